@@ -1,0 +1,235 @@
+"""A dataset as integer arrays: what training, evaluation and the bundle read.
+
+Rows of the catalogue are grouped by domain; events are grouped by user, oldest first. Knows nothing of tokens.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from mtrec_edge_compress.data.schema import Dataset, Fold, TaskSpec
+from mtrec_edge_runtime.errors import DataError
+from mtrec_edge_runtime.tasks import Kind
+from mtrec_edge_runtime.text import item_text
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+PRIOR_SHRINKAGE = 5.0  # pseudo-events at the domain's mean behind an item's mean value
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """A behaviour of one domain; a value enters the model as `(value - mean) / scale`."""
+
+    domain: str
+    name: str
+    mean: float
+    scale: float
+
+
+@dataclass(frozen=True)
+class History:
+    """A user's past events, latest first."""
+
+    items: IntArray  # (events,) catalogue rows
+    behaviours: IntArray  # (events,) index into Arrays.behaviours
+    values: FloatArray  # (events,) as logged; nan where the behaviour has none
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """One dataset, ready for arithmetic."""
+
+    dataset: Dataset
+    item_ids: tuple[str, ...]
+    item_texts: tuple[str, ...]
+    domains: dict[str, slice]
+    item_fold: npt.NDArray[np.int8]
+    cold: npt.NDArray[np.bool_]
+    behaviours: tuple[Behaviour, ...]
+    user_ids: tuple[str, ...]
+    user_start: IntArray  # (users + 1,)
+    event_item: IntArray
+    event_behaviour: IntArray
+    event_value: FloatArray
+    event_fold: npt.NDArray[np.int8]
+    texts: tuple[str, ...]
+    text_tokens: tuple[tuple[str, ...], ...]
+    text_fold: npt.NDArray[np.int8]
+
+    @property
+    def tasks(self) -> tuple[TaskSpec, ...]:
+        """Return the dataset's tasks."""
+        return self.dataset.tasks
+
+    def task(self, name: str) -> TaskSpec:
+        """Return the task of that name."""
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        raise DataError(f"task {name!r} is not in the dataset; it has {', '.join(t.name for t in self.tasks)}")
+
+    def history(self, user: int, fold: Fold) -> History:
+        """Return the user's events of the folds before `fold`, latest first."""
+        rows = np.arange(self.user_start[user], self.user_start[user + 1])
+        rows = rows[self.event_fold[rows] < int(fold)][::-1]
+        return History(self.event_item[rows], self.event_behaviour[rows], self.event_value[rows])
+
+    @cached_property
+    def event_user(self) -> IntArray:
+        """Return each event's user, (events,)."""
+        return np.repeat(np.arange(len(self.user_ids)), np.diff(self.user_start))
+
+    @cached_property
+    def normal_value(self) -> FloatArray:
+        """Return each event's value as the model sees it, 0 where there is none, (events,)."""
+        mean = np.array([b.mean for b in self.behaviours], np.float32)[self.event_behaviour]
+        scale = np.array([b.scale for b in self.behaviours], np.float32)[self.event_behaviour]
+        return np.nan_to_num((self.event_value - mean) / scale).astype(np.float32)
+
+    @cached_property
+    def support(self) -> tuple[IntArray, FloatArray]:
+        """Return each item's TRAIN events and the sum of their values less their user's mean, both (items,)."""
+        train = self.event_fold == Fold.TRAIN
+        value = np.where(train, self.normal_value, 0.0)
+        users = len(self.user_ids)
+        valued = train & ~np.isnan(self.event_value)
+        per_user = np.bincount(self.event_user, value, users) / np.maximum(
+            np.bincount(self.event_user, valued, users), 1
+        )
+        residual = np.where(valued, value - per_user[self.event_user], 0.0)
+        items = len(self.item_ids)
+        count = np.bincount(self.event_item, train, items).astype(np.int64)
+        return count, np.bincount(self.event_item, residual, items).astype(np.float32)
+
+    @cached_property
+    def most_events(self) -> FloatArray:
+        """Return log(1 + events of the most popular item) of each item's domain, (items,)."""
+        most = np.zeros(len(self.item_ids), np.float32)
+        for rows in self.domains.values():
+            most[rows] = max(np.log1p(self.support[0][rows].max(initial=0)), 1.0)
+        return most
+
+    @cached_property
+    def priors(self) -> FloatArray:
+        """Return the catalogue's prior features, (items, 3): see `prior_features`."""
+        return prior_features(*self.support, self.most_events)
+
+    def labels(self, name: str) -> npt.NDArray[np.float32] | npt.NDArray[np.int64] | list[IntArray]:
+        """Return a task's labels, aligned with its source.
+
+        Events: float32 (events,), nan where the event carries none. Items or texts, multiclass: int64 (rows,), -1
+        where missing. Token task: one int64 array a text, a label a word, empty where missing.
+        """
+        return self._labels[name]
+
+    @cached_property
+    def _labels(self) -> dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64] | list[IntArray]]:
+        return {task.name: self._make_labels(task) for task in self.tasks}
+
+    def _make_labels(self, task: TaskSpec) -> npt.NDArray[np.float32] | npt.NDArray[np.int64] | list[IntArray]:
+        if task.source == "events":
+            carries = [b.domain == task.domain and b.name in task.behaviours for b in self.behaviours]
+            mine = np.array(carries, bool)[self.event_behaviour]
+            if task.kind is Kind.REGRESSION:
+                label = self.event_value
+            elif task.positive_at is None:
+                label = np.ones_like(self.event_value)
+            else:
+                positive = (self.event_value >= task.positive_at).astype(np.float32)
+                label = np.where(np.isnan(self.event_value), np.float32(np.nan), positive)
+            return np.where(mine, label, np.float32(np.nan)).astype(np.float32)
+        table = _sorted_items(self.dataset.items) if task.source == "items" else self.dataset.texts
+        index = {label: number for number, label in enumerate(task.labels)}
+        in_domain = (table["domain"] == task.domain).to_list()
+        values = [v if here else None for v, here in zip(table[task.column].to_list(), in_domain, strict=True)]
+        if task.kind is Kind.TOKEN:
+            return [np.array([index[x] for x in v or ()], np.int64) for v in values]
+        return np.array([-1 if v is None else index[v] for v in values], np.int64)
+
+
+def prior_features(count: IntArray, value_sum: FloatArray, most_events: FloatArray) -> FloatArray:
+    """Return `popularity, mean_value, seen` for items with these TRAIN events, shape `count.shape + (3,)`.
+
+    popularity = log(1 + count) / log(1 + count of the domain's most popular item); mean_value = sum of
+    (value - the user's mean) / (count + 5), a shrunk item bias; seen = 1 when count > 0. All 0 for an unseen item.
+    """
+    popularity = np.log1p(count) / most_events
+    mean_value = value_sum / (count + PRIOR_SHRINKAGE)
+    return np.stack([popularity, mean_value, count > 0], axis=-1).astype(np.float32)
+
+
+def build_arrays(dataset: Dataset) -> Arrays:
+    """Turn a checked dataset into arrays."""
+    items = _sorted_items(dataset.items)
+    domain_of_row = items["domain"].to_list()
+    domains = {d: slice(domain_of_row.index(d), domain_of_row.index(d) + domain_of_row.count(d)) for d in dict.fromkeys(domain_of_row)}
+    behaviours = _behaviours(dataset.events)
+    events = _indexed_events(dataset.events, items, behaviours)
+    users = events["user_id"].unique(maintain_order=True).to_list()
+    counts = events.group_by("user_id", maintain_order=True).len()["len"].to_numpy()
+    return Arrays(
+        dataset=dataset,
+        item_ids=tuple(items["item_id"].to_list()),
+        item_texts=tuple(
+            item_text(*fields) for fields in items.select("title", "description", "tags").iter_rows()
+        ),
+        domains=domains,
+        item_fold=items["fold"].to_numpy(),
+        cold=items["cold"].to_numpy(),
+        behaviours=behaviours,
+        user_ids=tuple(users),
+        user_start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        event_item=events["item_row"].to_numpy().astype(np.int64),
+        event_behaviour=events["behaviour_row"].to_numpy().astype(np.int64),
+        event_value=events["value"].fill_null(float("nan")).to_numpy().astype(np.float32),
+        event_fold=events["fold"].to_numpy(),
+        texts=tuple(dataset.texts["text"].to_list()),
+        text_tokens=tuple(tuple(tokens) for tokens in dataset.texts["tokens"].to_list()),
+        text_fold=dataset.texts["fold"].to_numpy(),
+    )
+
+
+def _sorted_items(items: pl.DataFrame) -> pl.DataFrame:
+    return items.sort("domain", maintain_order=True)
+
+
+def _behaviours(events: pl.DataFrame) -> tuple[Behaviour, ...]:
+    """Return the behaviours in order of domain and name, normalised by their TRAIN values."""
+    train = events.filter(pl.col("fold") == int(Fold.TRAIN))
+    table = (
+        events.select("domain", "behaviour")
+        .unique()
+        .join(
+            train.group_by("domain", "behaviour").agg(
+                pl.col("value").mean().alias("mean"), pl.col("value").std().alias("scale")
+            ),
+            on=["domain", "behaviour"],
+            how="left",
+        )
+        .sort("domain", "behaviour")
+    )
+    return tuple(
+        Behaviour(domain, name, mean or 0.0, scale if scale and scale > 1e-6 else 1.0)
+        for domain, name, mean, scale in table.select("domain", "behaviour", "mean", "scale").iter_rows()
+    )
+
+
+def _indexed_events(
+    events: pl.DataFrame, items: pl.DataFrame, behaviours: tuple[Behaviour, ...]
+) -> pl.DataFrame:
+    """Return the events grouped by user, oldest first, with `item_row` and `behaviour_row`."""
+    item_row = items.select("domain", "item_id").with_row_index("item_row")
+    behaviour_row = pl.DataFrame(
+        {"domain": [b.domain for b in behaviours], "behaviour": [b.name for b in behaviours]},
+        schema={"domain": pl.String, "behaviour": pl.String},
+    ).with_row_index("behaviour_row")
+    return (
+        events.join(item_row, on=["domain", "item_id"], how="inner", maintain_order="left")
+        .join(behaviour_row, on=["domain", "behaviour"], how="inner", maintain_order="left")
+        .sort("user_id", "timestamp", maintain_order=True)
+    )

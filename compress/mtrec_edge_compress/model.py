@@ -1,0 +1,174 @@
+"""The model: TextEncoder + UserEncoder + TaskHeads. Teacher and student are the same class.
+
+An item or query text becomes a unit vector `v`; a history of vectors becomes a user vector `u`; small heads score
+every (u, v) pair for every pairwise task. Text tasks read `v` (multiclass) or the token states (token).
+Knows nothing of files, data or training.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mtrec_edge_compress.data.schema import TaskSpec
+from mtrec_edge_runtime.tasks import Kind
+
+PRIORS = 3  # popularity, mean_value, seen
+USER_FACTS = 2  # mean value of the history, its log length
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of everything behind the text backbone."""
+
+    vector_size: int = 128  # D
+    max_history: int = 50
+    behaviours: int = 1
+    user_heads: int = 4
+    task_hidden: int = 32  # hidden units of each task's head
+    dropout: float = 0.1
+
+
+class TextEncoder(nn.Module):
+    """A BERT-family backbone, mean pooling, and a projection to the item vector."""
+
+    def __init__(self, backbone: nn.Module, hidden_size: int, vector_size: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projection = nn.Linear(hidden_size, vector_size)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return token states (batch, tokens, hidden) and their masked mean (batch, hidden)."""
+        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask)[0]
+        mask = attention_mask.unsqueeze(-1).to(states.dtype)
+        return states, (states * mask).sum(1) / mask.sum(1)
+
+    def vector(self, pooled: Tensor) -> Tensor:
+        """Return unit item vectors (..., D) from pooled states (..., hidden)."""
+        return F.normalize(self.projection(pooled), dim=-1)
+
+
+class UserEncoder(nn.Module):
+    """Attention pooling over the vectors of the latest events, each with its behaviour, value and age."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        size, heads = shape.vector_size, shape.user_heads
+        self.behaviour = nn.Embedding(shape.behaviours, size)
+        self.age = nn.Embedding(shape.max_history, size)
+        self.value = nn.Parameter(torch.zeros(size))
+        self.norm = nn.LayerNorm(size)
+        self.attention = nn.Sequential(nn.Linear(size, size), nn.Tanh(), nn.Linear(size, heads))
+        self.age_bias = nn.Parameter(torch.zeros(shape.max_history, heads))
+        self.merge = nn.Linear(heads * size, size)
+        self.residual = nn.Sequential(
+            nn.LayerNorm(size), nn.Linear(size, 2 * size), nn.GELU(), nn.Linear(2 * size, size)
+        )
+        self.dropout = nn.Dropout(shape.dropout)
+        for table in (self.behaviour.weight, self.age.weight):
+            nn.init.normal_(table, std=0.1)
+        with torch.no_grad():  # start as the mean of the history's own vectors
+            self.merge.weight.copy_(torch.eye(size).repeat(1, heads) / heads)
+            self.merge.bias.zero_()
+
+    def forward(self, history: Tensor, behaviour: Tensor, value: Tensor, age: Tensor, mask: Tensor) -> Tensor:
+        """Return user vectors (batch, D) from unit item vectors (batch, events, D); see docs/bundle-format.md."""
+        events = history * math.sqrt(history.shape[-1])
+        typed = events + self.behaviour(behaviour) + self.age(age) + value.unsqueeze(-1) * self.value
+        typed = self.norm(typed)
+        logits = self.attention(typed) + self.age_bias[age]  # (batch, events, heads)
+        logits = logits + (mask.unsqueeze(-1).to(logits.dtype) - 1.0) * 1e4
+        weights = torch.softmax(logits, dim=1).transpose(1, 2)  # (batch, heads, events)
+        pooled = self.merge(torch.matmul(weights, typed).flatten(1))
+        return pooled + self.residual(self.dropout(pooled))
+
+
+class TaskHeads(nn.Module):
+    """For each pairwise task a small MLP and a linear path on `[u*v, |u-v|, priors, user facts]`."""
+
+    def __init__(self, shape: ModelShape, tasks: int) -> None:
+        super().__init__()
+        features = 2 * shape.vector_size + PRIORS + USER_FACTS
+        self.tasks, self.hidden = tasks, shape.task_hidden
+        self.inner = nn.Linear(features, tasks * shape.task_hidden)
+        self.outer = nn.Parameter(torch.randn(tasks, shape.task_hidden) * 0.1)
+        self.linear = nn.Linear(features, tasks)
+        self.dropout = nn.Dropout(shape.dropout)
+        with torch.no_grad():  # start as the cosine of user and item
+            self.linear.weight.mul_(0.1)
+            self.linear.weight[:, : shape.vector_size] = 1.0 / math.sqrt(shape.vector_size)
+
+    def forward(self, user: Tensor, candidates: Tensor, priors: Tensor, facts: Tensor) -> Tensor:
+        """Return raw scores (batch, items, tasks); `user` (batch, D), `candidates` unit (batch, items, D)."""
+        u = user.unsqueeze(1)
+        v = candidates * math.sqrt(candidates.shape[-1])
+        known = facts.unsqueeze(1).expand(-1, v.shape[1], -1)
+        features = torch.cat([u * v, (u - v).abs(), priors, known], dim=-1)
+        hidden = F.relu(self.inner(features)).unflatten(-1, (self.tasks, self.hidden))
+        return (self.dropout(hidden) * self.outer).sum(-1) + self.linear(features)
+
+
+class MultiTaskModel(nn.Module):
+    """One encoder, one user encoder, a head for every task."""
+
+    def __init__(self, backbone: nn.Module, hidden_size: int, shape: ModelShape, tasks: tuple[TaskSpec, ...]) -> None:
+        super().__init__()
+        self.shape, self.tasks, self.hidden_size = shape, tasks, hidden_size
+        self.pair_tasks = tuple(task for task in tasks if task.device_task().pairwise)
+        self.text_tasks = tuple(task for task in tasks if not task.device_task().pairwise)
+        self.text = TextEncoder(backbone, hidden_size, shape.vector_size)
+        self.user = UserEncoder(shape)
+        self.heads = TaskHeads(shape, max(len(self.pair_tasks), 1))
+        self.text_heads = nn.ModuleList(
+            nn.Linear(shape.vector_size if task.kind is Kind.MULTICLASS else hidden_size, len(task.labels))
+            for task in self.text_tasks
+        )
+        count = max(len(self.pair_tasks), 1)
+        self.register_buffer("center", torch.zeros(count))  # regression: mean and deviation of the TRAIN labels
+        self.register_buffer("scale", torch.ones(count))
+        self.center: Tensor
+        self.scale: Tensor
+
+    @property
+    def vector_size(self) -> int:
+        """D, the length of an item vector."""
+        return self.shape.vector_size
+
+    @property
+    def max_history(self) -> int:
+        """How many of the latest events the user encoder reads."""
+        return self.shape.max_history
+
+    def text_outputs(self, states: Tensor, vector: Tensor) -> dict[str, Tensor]:
+        """Return each text task's logits: (batch, labels) or (batch, tokens, labels)."""
+        scaled = vector * math.sqrt(self.vector_size)
+        return {
+            task.name: head(scaled if task.kind is Kind.MULTICLASS else states)
+            for task, head in zip(self.text_tasks, self.text_heads, strict=True)
+        }
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """Return the outputs of `encoder.onnx`: `vector` and every text task's logits."""
+        states, pooled = self.text(input_ids, attention_mask)
+        vector = self.text.vector(pooled)
+        return {"vector": vector, **self.text_outputs(states, vector)}
+
+    def rank(
+        self,
+        history: Tensor,
+        behaviour: Tensor,
+        value: Tensor,
+        age: Tensor,
+        history_mask: Tensor,
+        candidates: Tensor,
+        priors: Tensor,
+    ) -> dict[str, Tensor]:
+        """Return the outputs of `ranker.onnx`: a (batch, items) score for every pairwise task."""
+        mask = history_mask.to(value.dtype)
+        events = mask.sum(1)
+        facts = torch.stack([(value * mask).sum(1) / events, torch.log1p(events) / 4.0], dim=-1)
+        user = self.user(history, behaviour, value, age, history_mask)
+        raw = self.heads(user, candidates, priors, facts) * self.scale + self.center
+        return {task.name: raw[..., number] for number, task in enumerate(self.pair_tasks)}

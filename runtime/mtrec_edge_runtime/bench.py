@@ -1,0 +1,174 @@
+"""Measure bundles on this device by the protocol of benchmarks/README.md; numpy and onnxruntime are enough.
+
+Every cell runs in a fresh process (`bench_cell.py`), repeated; the repeat with the middle p50 is reported. Returns a
+result (`results.py`) whose raw samples may be written beside it. Knows nothing of the command line.
+"""
+
+import gzip
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtrec_edge_runtime.bench_cell import Cell, cell_to_json
+from mtrec_edge_runtime.bench_plan import Protocol, describe, plan_cells
+from mtrec_edge_runtime.catalogue import Catalogue
+from mtrec_edge_runtime.errors import InputError, StageError
+from mtrec_edge_runtime.integrity import hash_file
+from mtrec_edge_runtime.manifest import Manifest, read_manifest
+from mtrec_edge_runtime.results import DatasetInfo, Result, new_result, write_result
+from mtrec_edge_runtime.timing import summarize
+
+MAX_SAMPLE_BYTES = 1_000_000  # a larger file of raw samples is left out of the repository, and the result says so
+
+COLD_START = """
+import sys, time
+begun = time.monotonic_ns()
+spawned, bundle, profile, item, task = int(sys.argv[1]), *sys.argv[2:]
+from mtrec_edge_runtime.recommender import Recommender
+imported = time.monotonic_ns()
+recommender = Recommender(bundle, profile=profile)
+loaded = time.monotonic_ns()
+recommender.rank([item], task=task, k=10)
+scored = time.monotonic_ns()
+print(begun - spawned, imported - begun, loaded - imported, scored - loaded)
+"""
+
+
+def bench(
+    bundles: Sequence[Path],
+    *,
+    against: Sequence[Path] = (),
+    protocol: Protocol | None = None,
+    command: Sequence[str] = ("mtrec_edge_runtime.bench",),
+    tell: Callable[[str], None] = lambda line: None,
+) -> Result:
+    """Measure bundles, and other ONNX encoders beside them, and return the result with its raw samples inside.
+
+    `against` are ONNX files that take `input_ids` and `attention_mask` (other inputs get zeros) of a vocabulary at
+    least as large; they run interleaved with each bundle. `tell` gets a line before each cell. Raises StageError when
+    a cell's process fails.
+    """
+    if not bundles:
+        raise InputError("nothing to measure: give the folder of at least one bundle")
+    for path in against:
+        if not path.is_file():
+            raise InputError(f"against {path}: no such file; give an ONNX encoder, e.g. encoder.fp32.onnx")
+    protocol = protocol or Protocol()
+    manifests = {bundle: read_manifest(bundle) for bundle in bundles}
+    result = new_result("bench", command=command, seeds=[0], dataset=_dataset(list(manifests.values())))
+    result["bundles"] = [_about(bundle, manifest) for bundle, manifest in manifests.items()]
+    cells: list[dict[str, Any]] = []
+    for bundle, manifest in manifests.items():
+        for cell in plan_cells(bundle, manifest, against=against, protocol=protocol):
+            tell(describe(cell))
+            cells.append(_measure(cell, protocol) | {"name": manifest.name})
+        if start := _first_request(bundle, manifest):
+            for profile in manifest.profiles:
+                tell(f"{manifest.name}: cold start, {profile}")
+                cells.append(_cold_start(bundle, profile, start, protocol.starts) | {"name": manifest.name})
+    result["cells"] = cells
+    return result
+
+
+def write_bench(path: Path, result: Result) -> None:
+    """Write a result to `path`, named after the file, and its raw samples to `NAME.samples.json.gz` when small."""
+    samples = [cell.pop("samples", {}) for cell in result["cells"]]  # of cell i: phase -> milliseconds
+    packed = gzip.compress(json.dumps(samples).encode(), mtime=0)
+    beside = path.with_name(path.stem + ".samples.json.gz")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if len(packed) <= MAX_SAMPLE_BYTES:
+        beside.write_bytes(packed)
+        result["samples"] = beside.name
+    else:
+        result["samples"] = f"left out: {len(packed)} bytes compressed"
+    result["name"] = path.stem
+    write_result(path, result)
+
+
+def _measure(cell: Cell, protocol: Protocol) -> dict[str, Any]:
+    """Measure a cell until its repeats agree, at most twice, and return the repeat with the middle p50."""
+    about = {key: getattr(cell, key) for key in ("kind", "profile", "threads", "batch", "tokens", "domain")}
+    about |= {"against": Path(cell.against).name} if cell.against else {}
+    if cell.kind == "memory":
+        return about | _run_cell(cell)
+    repeats = [_run_cell(cell) for _ in range(protocol.repeats)]
+    if _noisy(cell, repeats, protocol):
+        repeats = [_run_cell(cell) for _ in range(protocol.repeats)]
+    chosen = sorted(repeats, key=_p50)[len(repeats) // 2]
+    p50s = [_p50(repeat) for repeat in repeats]
+    return about | chosen | {"p50_repeats": p50s, "noisy": _noisy(cell, repeats, protocol)}
+
+
+def _noisy(cell: Cell, repeats: Sequence[dict[str, Any]], protocol: Protocol) -> bool:
+    p50s = [_p50(repeat) for repeat in repeats]
+    starved = cell.threads == 1 and min(repeat["cpu_share"] for repeat in repeats) < protocol.cpu_share
+    return starved or max(p50s) > min(p50s) * (1 + protocol.spread)
+
+
+def _p50(measured: dict[str, Any]) -> float:
+    """Return the p50 of the phase that stands for the cell: the whole call where there is one, else the first."""
+    phases = measured["phases"]
+    return float(phases.get("total", next(iter(phases.values())))["p50"])
+
+
+def _run_cell(cell: Cell) -> dict[str, Any]:
+    found = json.loads(_run([sys.executable, "-m", "mtrec_edge_runtime.bench_cell"], cell_to_json(cell)))
+    assert isinstance(found, dict)
+    return found
+
+
+def _cold_start(bundle: Path, profile: str, request: tuple[str, str], starts: int) -> dict[str, Any]:
+    """Start `starts` processes, files in the page cache, and return each phase's samples up to the first ranking."""
+    rows = []
+    for _ in range(starts):
+        arguments = [str(bundle), profile, *request]
+        out = _run([sys.executable, "-c", COLD_START, str(time.monotonic_ns()), *arguments], "")
+        rows.append([int(part) / 1e6 for part in out.split()])
+    table = np.array(rows)  # (starts, phases)
+    columns = dict(zip(("process", "import", "load", "first_score"), table.T, strict=True))
+    columns |= {"import_to_score": table[:, 1:].sum(axis=1), "total": table.sum(axis=1)}
+    phases = {name: summarize(column) for name, column in columns.items()}
+    samples = {name: column.tolist() for name, column in columns.items()}
+    return {"kind": "cold_start", "profile": profile, "threads": 1, "phases": phases, "samples": samples}
+
+
+def _run(command: Sequence[str], text: str) -> str:
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise StageError(f"bench: a measuring process ended with {done.returncode}: {last[0]}; run it again alone")
+    return done.stdout
+
+
+def _first_request(bundle: Path, manifest: Manifest) -> tuple[str, str] | None:
+    """Return (item id, task) to rank by in a cold start; None when no task scores pairs."""
+    tasks = [task for task in manifest.tasks if task.pairwise and task.domain in manifest.domains]
+    if not tasks:
+        return None
+    catalogue = Catalogue(bundle, manifest.domains, vector_size=manifest.input.vector_size)
+    return catalogue.ids(tasks[0].domain)[0], tasks[0].name
+
+
+def _about(bundle: Path, manifest: Manifest) -> dict[str, Any]:
+    size = sum(entry.size for entry in manifest.files.values())
+    return {
+        "name": manifest.name,
+        "manifest_sha256": hash_file(bundle / "manifest.json").sha256,
+        "size_bytes": size + (bundle / "manifest.json").stat().st_size,
+        "certified": manifest.certified,
+        "items": {domain: end - start for domain, (start, end) in manifest.domains.items()},
+        "quality": {task: dict(metrics) for task, metrics in manifest.quality.items()},
+    }
+
+
+def _dataset(manifests: Sequence[Manifest]) -> DatasetInfo:
+    names = [str(manifest.data.get("name", manifest.name)) for manifest in manifests]
+    hashes = [str(manifest.data.get("split_hash", "")) for manifest in manifests]
+    counts = {domain: end - start for manifest in manifests for domain, (start, end) in manifest.domains.items()}
+    return DatasetInfo(name=" + ".join(names), split_hash=" ".join(hashes), counts=counts)

@@ -1,0 +1,73 @@
+"""The items one request scores: a whole domain of the catalogue, some of its items, new items, or a mixture.
+
+Reads the catalogue in parts, so that memory does not grow with the domain. Knows nothing of users or tasks.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtrec_edge_runtime.catalogue import PRIORS, Catalogue
+from mtrec_edge_runtime.encoder import Encode, Float32
+from mtrec_edge_runtime.errors import InputError
+from mtrec_edge_runtime.history import Candidate, NewItem
+
+CANDIDATES_PER_RUN = 4096
+
+
+class Candidates:
+    """Candidates looked up once. `rows` holds each one's catalogue row, -1 for a new item."""
+
+    def __init__(self, items: Sequence[Candidate] | None, *, domain: str, catalogue: Catalogue, encode: Encode) -> None:
+        """Look up `items`, encoding the new ones; None stands for every item of the domain, in catalogue order."""
+        self._catalogue = catalogue
+        self._ids = catalogue.ids(domain)
+        self._start, end = catalogue.domain_rows(domain)
+        self._whole = items is None
+        self._new: dict[int, NewItem] = {}
+        if items is None:
+            self.rows = np.arange(self._start, end)
+            return
+        if isinstance(items, str) or not isinstance(items, Sequence) or not items:
+            raise InputError(
+                f"candidates={items!r:.60}: give a list of at least one item id or NewItem, or None for all"
+            )
+        self._new = {at: item for at, item in enumerate(items) if isinstance(item, NewItem)}
+        self.rows = np.full(len(items), -1)
+        known = np.setdiff1d(np.arange(len(items)), list(self._new)) if self._new else slice(None)
+        self.rows[known] = catalogue.rows(domain, [item for item in items if not isinstance(item, NewItem)])
+        self._new_vectors = encode([item.text for item in self._new.values()]) if self._new else None
+
+    def __len__(self) -> int:
+        """Return the number of candidates."""
+        return len(self.rows)
+
+    def name(self, position: int) -> str:
+        """Return the id of a catalogue item or the title of a new one."""
+        item = self._new.get(position)
+        return self._ids[self.rows[position] - self._start] if item is None else item.title
+
+    def parts(self) -> Iterator[tuple[slice, Float32, Float32]]:
+        """Yield slices of at most 4,096 candidates with their vectors (n, D) and priors (n, 3), zero for new items."""
+        for start in range(0, len(self), CANDIDATES_PER_RUN):
+            part = slice(start, min(start + CANDIDATES_PER_RUN, len(self)))
+            if self._whole:  # a slice of the memory-mapped files, not a gather
+                rows: NDArray[np.intp] | slice = slice(self._start + part.start, self._start + part.stop)
+                yield part, self._catalogue.vectors(rows), self._catalogue.priors(rows)
+            elif not self._new:
+                yield part, self._catalogue.vectors(self.rows[part]), self._catalogue.priors(self.rows[part])
+            else:
+                yield part, *self._mixed(part)
+
+    def _mixed(self, part: slice) -> tuple[Float32, Float32]:
+        rows = self.rows[part]
+        known = rows >= 0
+        vectors = np.empty((len(rows), self._catalogue.vector_size), np.float32)
+        priors = np.zeros((len(rows), PRIORS), np.float32)
+        vectors[known] = self._catalogue.vectors(rows[known])
+        priors[known] = self._catalogue.priors(rows[known])
+        here = [at for at, position in enumerate(self._new) if part.start <= position < part.stop]
+        if self._new_vectors is not None:
+            vectors[~known] = self._new_vectors[here]
+        return vectors, priors

@@ -1,0 +1,146 @@
+"""The items a device knows: ids, int8 vectors with one scale a row, priors.
+
+Reads and writes the five files of `catalogue/`; the three large ones are memory-mapped, so that opening costs
+nothing and a row is copied only when it is used. Knows nothing of tasks or graphs.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtrec_edge_runtime.errors import BundleError, InputError
+from mtrec_edge_runtime.integrity import MAX_FILE_BYTES, read_bounded
+
+PRIORS = 3  # popularity, mean_value, seen
+
+Float32 = NDArray[np.float32]
+Rows = NDArray[np.intp] | slice
+
+
+def write_catalogue(folder: str | Path, ids: Sequence[str], *, vectors: NDArray[Any], priors: NDArray[Any]) -> None:
+    """Write `catalogue/` under the bundle's `folder`.
+
+    `vectors` (items, D) are stored as int8 with `scale = max |v| / 127` a row, an error of at most half a scale;
+    `priors` (items, 3) as float16. Raises BundleError when the lengths differ or a number is not finite.
+    """
+    vectors, priors = np.asarray(vectors, np.float32), np.asarray(priors, np.float16)
+    if vectors.ndim != 2 or len(vectors) != len(ids) or priors.shape != (len(ids), PRIORS):
+        raise BundleError(
+            f"catalogue of {len(ids)} ids: vectors {vectors.shape} must be (items, D), priors {priors.shape} (items, 3)"
+        )
+    if not (np.isfinite(vectors).all() and np.isfinite(priors).all()):
+        raise BundleError("catalogue: vectors and priors must be finite (priors within float16)")
+    scales = np.abs(vectors).max(axis=1, initial=0.0) / np.float32(127)
+    codes = np.rint(vectors / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
+    encoded = [item.encode() for item in ids]
+    place = Path(folder) / "catalogue"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "ids.bin").write_bytes(b"".join(encoded))
+    offsets = np.cumsum([0, *map(len, encoded)], dtype=np.uint32)
+    arrays = {"offsets": offsets, "vectors": codes, "scales": scales.astype(np.float32), "priors": priors}
+    for name, array in arrays.items():
+        np.save(place / f"{name}.npy", array, allow_pickle=False)
+
+
+class Catalogue:
+    """The catalogue of an open bundle. A row is an item's position in catalogue order."""
+
+    def __init__(self, folder: str | Path, domains: Mapping[str, tuple[int, int]], *, vector_size: int) -> None:
+        """Map the files and check that they agree with each other and with the manifest; BundleError if not."""
+        place = Path(folder) / "catalogue"
+        self.domains = dict(domains)
+        self.vector_size = vector_size
+        self._offsets = _load(place / "offsets.npy", np.uint32, (None,))
+        count = len(self._offsets) - 1
+        self._vectors = _load(place / "vectors.npy", np.int8, (count, vector_size))
+        self._scales = _load(place / "scales.npy", np.float32, (count,))
+        self._priors = _load(place / "priors.npy", np.float16, (count, PRIORS))
+        self._ids = read_bounded(place / "ids.bin", MAX_FILE_BYTES)
+        self._names: dict[str, list[str]] = {}
+        self._index: dict[str, dict[str, int]] = {}
+        self._check(place, count)
+
+    def __len__(self) -> int:
+        """Return the number of items of all domains."""
+        return len(self._offsets) - 1
+
+    def ids(self, domain: str) -> list[str]:
+        """Return the item ids of a domain in catalogue order, read on first use."""
+        if domain not in self._names:
+            start, end = self.domain_rows(domain)
+            cuts = self._offsets[start : end + 1].tolist()
+            try:
+                names = [self._ids[a:b].decode() for a, b in pairwise(cuts)]
+            except UnicodeDecodeError as error:
+                raise BundleError(f"catalogue/ids.bin: {error}; the bundle is damaged, get it again") from error
+            self._names[domain] = names
+        return self._names[domain]
+
+    def domain_rows(self, domain: str) -> tuple[int, int]:
+        """Return the rows `[start, end)` of a domain; InputError for one the bundle does not hold."""
+        if domain not in self.domains:
+            raise InputError(f"unknown domain {domain!r}; this bundle holds {', '.join(sorted(self.domains))}")
+        return self.domains[domain]
+
+    def index(self, domain: str) -> dict[str, int]:
+        """Return item id -> row of a domain, built on first use."""
+        if domain not in self._index:
+            start, end = self.domain_rows(domain)
+            index = dict(zip(self.ids(domain), range(start, end), strict=True))
+            if len(index) != end - start:
+                raise BundleError(f"catalogue: domain {domain} has {end - start} rows but {len(index)} distinct ids")
+            self._index[domain] = index
+        return self._index[domain]
+
+    def rows(self, domain: str, ids: Sequence[str]) -> NDArray[np.intp]:
+        """Return the row of each id; InputError naming the first one that is not in the domain."""
+        index = self.index(domain)
+        try:
+            return np.fromiter(map(index.__getitem__, ids), np.intp, len(ids))
+        except (KeyError, TypeError) as error:
+            unknown = next(item for item in ids if not isinstance(item, str) or item not in index)
+            raise InputError(
+                f"unknown item {unknown!r} in domain {domain!r} ({len(index)} items); "
+                "use an id of the catalogue, or NewItem(title=...) for an item that is not in it"
+            ) from error
+
+    def vectors(self, rows: Rows) -> Float32:
+        """Return the item vectors of `rows` as float32 (rows, D)."""
+        result: Float32 = self._vectors[rows].astype(np.float32)
+        result *= self._scales[rows][:, None]
+        return result
+
+    def priors(self, rows: Rows) -> Float32:
+        """Return popularity, mean_value and seen of `rows` as float32 (rows, 3)."""
+        return self._priors[rows].astype(np.float32)
+
+    def _check(self, place: Path, count: int) -> None:
+        """Refuse files that contradict each other, so that no later look-up can leave them."""
+        edges = [0, *(edge for rows in sorted(self.domains.values()) for edge in rows), count]
+        if any(end != start for end, start in zip(edges[::2], edges[1::2], strict=True)):
+            raise BundleError(f"{place}: {count} items, but the manifest's domains are {self.domains}")
+        ordered = bool((self._offsets[1:] >= self._offsets[:-1]).all())
+        if not ordered or self._offsets[0] != 0 or self._offsets[-1] != len(self._ids):
+            raise BundleError(f"{place}: offsets.npy does not cut the {len(self._ids)} bytes of ids.bin; get it again")
+        if not (np.isfinite(self._scales).all() and np.isfinite(self._priors).all()):
+            raise BundleError(f"{place}: scales.npy or priors.npy holds a number that is not finite; get it again")
+
+
+def _load(path: Path, dtype: type[np.generic], shape: tuple[int | None, ...]) -> NDArray[Any]:
+    """Map one .npy file of a known type and shape (None: any length of at least 1)."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BundleError(f"{path}: cannot be read as .npy ({error}); the bundle is damaged, get it again") from error
+    right = array.ndim == len(shape) and all(
+        found == asked if asked is not None else found > 0 for found, asked in zip(array.shape, shape, strict=True)
+    )
+    if array.dtype != dtype or not right:
+        raise BundleError(
+            f"{path}: {array.dtype}{array.shape}, expected {np.dtype(dtype)}{shape}; get the bundle again"
+        )
+    return array.view(np.ndarray)

@@ -1,0 +1,104 @@
+"""Texts -> the encoder graph's outputs: tokenise, batch by length, run, put back in order.
+
+Reads `vocab.txt` and an encoder graph. Knows nothing of items, users or the catalogue.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtrec_edge_runtime.errors import BundleError, InputError
+from mtrec_edge_runtime.manifest import Manifest, Profile
+from mtrec_edge_runtime.session import Graph
+from mtrec_edge_runtime.tokenizer import WordPiece
+
+MAX_TEXT_CHARACTERS = 20_000  # a longer text is refused; a shorter one is cut at the contract's max_tokens
+BATCH_TEXTS = 16  # of one run, so that memory does not grow with the number of texts
+BATCH_TOKENS = 1024
+
+Float32 = NDArray[np.float32]
+Encode = Callable[[Sequence[str]], Float32]
+
+
+def check_text(text: str) -> str:
+    """Return `text`; InputError when it is not text, is blank or is beyond MAX_TEXT_CHARACTERS."""
+    if not isinstance(text, str):
+        raise InputError(f"a text was expected, got {type(text).__name__}: {text!r:.60}")
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise InputError(f"text of {len(text)} characters: at most {MAX_TEXT_CHARACTERS} are taken; shorten it")
+    if not text or text.isspace():
+        raise InputError(f"empty text {text!r}: an item needs a title or another field with words")
+    return text
+
+
+class Encoder:
+    """The tokenizer and the encoder graph of one profile."""
+
+    def __init__(self, folder: Path, manifest: Manifest, *, profile: Profile, threads: int) -> None:
+        """Open vocabulary and graph; BundleError when the bundle lacks the profile or the parts do not fit."""
+        if profile not in manifest.profiles:
+            raise (BundleError if profile in ("fast", "exact") else InputError)(
+                f"profile {profile!r}: {folder} holds {', '.join(sorted(manifest.profiles))}; choose one of these"
+            )
+        self.contract = manifest.input
+        self.padded = profile == "exact"  # dynamic quantization must not see padding
+        self.tokenizer = WordPiece.load(folder / "vocab.txt")
+        self.graph = Graph(
+            folder / manifest.profiles[profile],
+            threads=threads,
+            weight_only=profile == "exact",
+            lowest=manifest.onnx.onnxruntime,
+        )
+        names = [task.name for task in manifest.tasks if not task.pairwise]
+        self.graph.require(("input_ids", "attention_mask"), ("vector", *names))
+
+    def vectors(self, texts: Sequence[str]) -> Float32:
+        """Return item vectors float32 (texts, D) of unit length. Texts are cut at `max_tokens`."""
+        ids = [self.tokenizer.encode(check_text(text), max_tokens=self.contract.max_tokens) for text in texts]
+        return self.run(ids, "vector")
+
+    def logits(self, text: str, task: str) -> Float32:
+        """Return a multiclass task's logits (labels,) for a text."""
+        result: Float32 = self.run(
+            [self.tokenizer.encode(check_text(text), max_tokens=self.contract.max_tokens)], task
+        )[0]
+        return result
+
+    def word_logits(self, words: Sequence[str], task: str) -> list[Float32 | None]:
+        """Return a token task's logits (labels,) for each word; None for one cut off at `max_tokens` or unreadable."""
+        check_text(" ".join(words))
+        ids, firsts = self.tokenizer.encode_words(words, max_tokens=self.contract.max_tokens)
+        logits = self.run([ids], task)[0]
+        return [logits[first] if first >= 0 else None for first in firsts]
+
+    def run(self, ids: Sequence[Sequence[int]], output: str) -> Float32:
+        """Return one output for each list of token ids, float32 (texts, ...)."""
+        rows: list[Any] = [None] * len(ids)
+        for batch in self._batches([len(text) for text in ids]):
+            longest = len(ids[batch[-1]])
+            tokens = np.full((len(batch), longest), self.tokenizer.pad, np.int64)
+            mask = np.zeros((len(batch), longest), np.int64)
+            for row, position in enumerate(batch):
+                tokens[row, : len(ids[position])] = ids[position]
+                mask[row, : len(ids[position])] = 1
+            (values,) = self.graph.run({"input_ids": tokens, "attention_mask": mask}, [output])
+            for row, position in enumerate(batch):
+                rows[position] = values[row]
+        result: Float32 = np.stack(rows)
+        return result
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Yield positions, shortest first: at most 16 texts or 1,024 tokens, of equal length unless `padded`."""
+        batch: list[int] = []
+        for position in sorted(range(len(lengths)), key=lengths.__getitem__):
+            length = lengths[position]
+            full = len(batch) == BATCH_TEXTS or (len(batch) + 1) * length > BATCH_TOKENS
+            if batch and (full or (not self.padded and lengths[batch[0]] != length)):
+                yield batch
+                batch = []
+            batch.append(position)
+        if batch:
+            yield batch

@@ -1,0 +1,132 @@
+"""What an app passes in - events, new items, candidates - and how a history becomes the ranker's inputs.
+
+Reads and writes nothing. Knows the input contract and the catalogue, not the graphs.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtrec_edge_runtime.catalogue import Catalogue
+from mtrec_edge_runtime.encoder import Encode
+from mtrec_edge_runtime.errors import InputError
+from mtrec_edge_runtime.manifest import Behaviour, InputContract
+from mtrec_edge_runtime.text import item_text
+
+
+@dataclass(frozen=True)
+class NewItem:
+    """An item the catalogue does not hold, known by its text."""
+
+    title: str
+    description: str = ""
+    tags: Sequence[str] = ()
+
+    @property
+    def text(self) -> str:
+        """The one text that is encoded."""
+        return item_text(self.title, self.description, self.tags)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One past event of a user: exactly one of `item` (an id of the catalogue) and `text`."""
+
+    item: str | None = None
+    text: str | NewItem | None = None
+    domain: str | None = None  # None: the domain that is scored
+    behaviour: str | None = None  # None: the first behaviour the bundle lists for the domain
+    value: float | None = None  # rating or amount, in the units of the training data
+
+    def __post_init__(self) -> None:
+        """Refuse an event with no item, with two, or with a value that is not a finite number."""
+        if (self.item is None) == (self.text is None):
+            raise InputError(f"event {self!r:.120}: give exactly one of item= (an id) and text=")
+        value = self.value
+        if value is not None and (isinstance(value, bool | str | bytes) or not math.isfinite(value)):
+            raise InputError(f"event value {value!r} is not a finite number; leave it out when there is none")
+
+
+HistoryEntry = str | Event
+Candidate = str | NewItem
+
+
+def check_history(history: Sequence[HistoryEntry], domain: str) -> list[Event]:
+    """Return every entry as an event with its domain, oldest first; InputError when there is none."""
+    if isinstance(history, str) or not isinstance(history, Sequence):
+        raise InputError(f"history={history!r:.60}: give a list of item ids or Event, oldest first")
+    if not history:
+        raise InputError("empty history: give at least one item id or Event(text=...) the user has met")
+    return [_as_event(entry, domain) for entry in history]
+
+
+def _as_event(entry: HistoryEntry, domain: str) -> Event:
+    if isinstance(entry, str):
+        return Event(item=entry, domain=domain)
+    if not isinstance(entry, Event):
+        raise InputError(f"history entry {entry!r:.60} is {type(entry).__name__}: give an item id or an Event")
+    return entry if entry.domain else Event(entry.item, entry.text, domain, entry.behaviour, entry.value)
+
+
+class HistoryReader:
+    """Turn checked events into the ranker's inputs, as docs/bundle-format.md lays them out."""
+
+    def __init__(self, contract: InputContract, catalogue: Catalogue, encode: Encode) -> None:
+        self._contract = contract
+        self._catalogue = catalogue
+        self._encode = encode
+        self._behaviours: dict[tuple[str, str | None], int] = {}
+        for index, behaviour in enumerate(contract.behaviours):
+            self._behaviours[behaviour.domain, behaviour.name] = index
+            self._behaviours.setdefault((behaviour.domain, None), index)
+
+    def read(self, events: Sequence[Event]) -> dict[str, NDArray[Any]]:
+        """Return history, behaviour, value, age and history_mask for one user, latest event first.
+
+        Only the latest `max_history` events are looked at. InputError names an unknown item, domain or behaviour.
+        """
+        latest = list(reversed(events[-self._contract.max_history :]))
+        indexes = [self._behaviour(event) for event in latest]
+        chosen = [self._contract.behaviours[index] for index in indexes]
+        values = [_normalised(event, behaviour) for event, behaviour in zip(latest, chosen, strict=True)]
+        count = len(latest)
+        return {
+            "history": self._vectors(latest)[None],
+            "behaviour": np.array([indexes], np.int64),
+            "value": np.array([values], np.float32),
+            "age": np.arange(count, dtype=np.int64)[None],
+            "history_mask": np.ones((1, count), np.int64),
+        }
+
+    def _behaviour(self, event: Event) -> int:
+        index = self._behaviours.get((event.domain or "", event.behaviour))
+        if index is None:
+            known = [f"{b.domain}.{b.name}" for b in self._contract.behaviours]
+            raise InputError(
+                f"unknown behaviour {event.behaviour!r} of domain {event.domain!r}; the bundle knows {', '.join(known)}"
+            )
+        return index
+
+    def _vectors(self, events: Sequence[Event]) -> NDArray[np.float32]:
+        """Return the events' item vectors float32 (events, D): from the catalogue, or encoded."""
+        vectors = np.empty((len(events), self._contract.vector_size), np.float32)
+        known = [position for position, event in enumerate(events) if event.item is not None]
+        if known:
+            rows = [self._catalogue.rows(events[p].domain or "", [events[p].item or ""])[0] for p in known]
+            vectors[known] = self._catalogue.vectors(np.array(rows))
+        new = [position for position, event in enumerate(events) if event.item is None]
+        if new:
+            vectors[new] = self._encode([_text(events[position]) for position in new])
+        return vectors
+
+
+def _text(event: Event) -> str:
+    return event.text.text if isinstance(event.text, NewItem) else event.text or ""
+
+
+def _normalised(event: Event, behaviour: Behaviour) -> float:
+    return 0.0 if event.value is None else (event.value - behaviour.mean) / behaviour.scale

@@ -1,0 +1,225 @@
+"""The door of the device runtime: one open bundle that scores, ranks, classifies and tags.
+
+Reads a bundle folder; writes nothing, opens no socket. Puts together what the other modules do: manifest, encoder,
+catalogue, history and the ranker graph.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtrec_edge_runtime.candidates import Candidates
+from mtrec_edge_runtime.catalogue import Catalogue
+from mtrec_edge_runtime.encoder import Encoder, Float32
+from mtrec_edge_runtime.errors import BundleError, InputError
+from mtrec_edge_runtime.history import Candidate, Event, HistoryEntry, HistoryReader, NewItem, check_history
+from mtrec_edge_runtime.manifest import Manifest, Profile, read_manifest
+from mtrec_edge_runtime.session import Graph
+from mtrec_edge_runtime.tasks import Kind, Task
+
+RANKER_INPUTS = ("history", "behaviour", "value", "age", "history_mask", "candidates", "priors")
+OUTSIDE = "O"  # a token task's label for a word that belongs to nothing
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One line of a ranking."""
+
+    item: str  # item id, or the title of a new item
+    score: float  # as `Recommender.score` gives it; for `similar` the cosine
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """One word and its label."""
+
+    word: str
+    label: str
+
+
+class Recommender:
+    """An open bundle. Thread-safe; open one in each process, for it can be neither forked nor pickled."""
+
+    def __init__(self, path: str | Path, *, profile: Profile = "fast", threads: int = 1, verify: bool = True) -> None:
+        """Open the bundle at `path`.
+
+        `profile`: `fast` (dynamic INT8; scores move slightly with batch and CPU) or `exact` (the same weights, FP32
+        arithmetic: the same scores everywhere, about twice the encoding time). `verify`: compare every file's
+        SHA-256 with the manifest. Raises BundleError when a file is missing, truncated, altered or too new.
+        """
+        folder = Path(path)
+        self.manifest: Manifest = read_manifest(folder, verify=verify)
+        self.tasks: dict[str, Task] = {task.name: task for task in self.manifest.tasks}
+        contract = self.manifest.input
+        self.encoder = Encoder(folder, self.manifest, profile=profile, threads=threads)
+        self.catalogue = Catalogue(folder, self.manifest.domains, vector_size=contract.vector_size)
+        self.ranker = Graph(folder / "ranker.onnx", threads=threads, lowest=self.manifest.onnx.onnxruntime)
+        self.ranker.require(RANKER_INPUTS, [task.name for task in self.manifest.tasks if task.pairwise])
+        self._reader = HistoryReader(contract, self.catalogue, self.encoder.vectors)
+
+    def encode(self, texts: Sequence[str]) -> Float32:
+        """Return item vectors float32 (texts, D) of unit length.
+
+        A text is cut at the contract's `max_tokens`; InputError for an empty list, a blank text or one beyond
+        20,000 characters.
+        """
+        if isinstance(texts, str) or not texts:
+            raise InputError(f"texts={texts!r:.60}: give a list of at least one text")
+        return self.encoder.vectors(texts)
+
+    def score(
+        self,
+        history: Sequence[HistoryEntry],
+        candidates: Sequence[Candidate] | None = None,
+        *,
+        domain: str,
+        tasks: Sequence[str] | None = None,
+    ) -> dict[str, Scores]:
+        """Return task -> scores float64 (candidates,) for a user known by `history`, oldest event first.
+
+        Regression in the task's units, clipped to its range; binary as probability. `candidates` None: every item of
+        the domain in catalogue order. `tasks` None: every (user, item) task of the domain. InputError for an empty
+        history, no candidates, an unknown item, domain, behaviour or task, or a value that is not finite.
+        """
+        chosen = self._pair_tasks(domain, tasks)
+        items = self._candidates(candidates, domain)
+        raw = self._raw_scores(check_history(history, domain), items, chosen)
+        return {task.name: _presented(task, values) for task, values in zip(chosen, raw, strict=True)}
+
+    def rank(
+        self,
+        history: Sequence[HistoryEntry],
+        *,
+        task: str,
+        k: int = 10,
+        candidates: Sequence[Candidate] | None = None,
+        exclude: Sequence[str] = (),
+        exclude_history: bool = True,
+    ) -> list[Ranked]:
+        """Return the best `k` items for a task, best first; ties in candidate order.
+
+        Items of the history (unless `exclude_history` is False) and of `exclude` are left out, also when they stand
+        in `candidates`. Otherwise as `score`.
+        """
+        known = self._task(task, pairwise=True)
+        events = check_history(history, known.domain)
+        left_out = self._excluded_rows(events if exclude_history else (), exclude, known.domain)
+        items = self._candidates(candidates, known.domain)
+        raw = self._raw_scores(events, items, [known])[0]
+        kept = np.flatnonzero(~np.isin(items.rows, left_out))
+        best = kept[_best(raw[kept], k)]
+        scores = _presented(known, raw[best])
+        return [Ranked(items.name(at), float(score)) for at, score in zip(best, scores, strict=True)]
+
+    def similar(self, item: Candidate, *, domain: str, k: int = 10) -> list[Ranked]:
+        """Return the `k` items of a domain whose vectors have the greatest cosine with `item`'s, without itself.
+
+        `item` is an id of that domain or a NewItem.
+        """
+        query, items = self._candidates([item], domain), self._candidates(None, domain)
+        ((_, vector, _),) = query.parts()
+        cosines = np.empty(len(items), np.float32)
+        for part, vectors, _ in items.parts():
+            cosines[part] = np.einsum("id,d->i", vectors, vector[0])  # no BLAS threads
+        kept = np.flatnonzero(items.rows != query.rows[0])
+        best = kept[_best(cosines[kept], k)]
+        return [Ranked(items.name(at), float(cosines[at])) for at in best]
+
+    def classify(self, item: str | NewItem, *, task: str) -> dict[str, float]:
+        """Return label -> probability of a multiclass task for a text or a NewItem, most probable first."""
+        known = self._task(task, kind=Kind.MULTICLASS)
+        logits = self.encoder.logits(item.text if isinstance(item, NewItem) else item, task).astype(np.float64)
+        odds = np.exp(logits - logits.max())
+        probabilities = odds / odds.sum()
+        return {known.labels[at]: float(probabilities[at]) for at in np.argsort(-probabilities, kind="stable")}
+
+    def tag(self, text: str, *, task: str) -> list[Tagged]:
+        """Return each whitespace-separated word of `text` with its label of a token task.
+
+        A word cut off at `max_tokens`, or with nothing but control characters, is `O`; InputError when the task has
+        no such label.
+        """
+        known = self._task(task, kind=Kind.TOKEN)
+        words = text.split() if isinstance(text, str) else []
+        rows = self.encoder.word_logits(words, task)
+        if OUTSIDE not in known.labels and any(row is None for row in rows):
+            raise InputError(
+                f"text of {len(words)} words: not all could be read within {self.manifest.input.max_tokens} tokens; "
+                "shorten it or tag it in parts"
+            )
+        labels = [OUTSIDE if row is None else known.labels[int(row.argmax())] for row in rows]
+        return [Tagged(word, label) for word, label in zip(words, labels, strict=True)]
+
+    def _task(self, name: str, *, kind: Kind | None = None, pairwise: bool = False) -> Task:
+        """Return the task of that name if it can do what is asked; InputError naming the tasks that can."""
+        usable = [
+            task.name for task in self.tasks.values() if (pairwise and task.pairwise) or (kind and task.kind is kind)
+        ]
+        if name not in usable:
+            found = f"is a {self.tasks[name].kind} task" if name in self.tasks else "is not in this bundle"
+            raise InputError(f"task {name!r} {found}; usable here: {', '.join(usable) or 'none'}")
+        return self.tasks[name]
+
+    def _pair_tasks(self, domain: str, names: Sequence[str] | None) -> list[Task]:
+        self.catalogue.domain_rows(domain)
+        own = [task for task in self.tasks.values() if task.pairwise and task.domain == domain]
+        if names is not None:
+            own = [self._task(name, pairwise=True) for name in ([names] if isinstance(names, str) else names)]
+        if wrong := [task.name for task in own if task.domain != domain]:
+            raise InputError(
+                f"task {wrong[0]!r} does not belong to domain {domain!r}; pass domain={wrong[0].split('.')[0]!r}"
+            )
+        if not own:
+            raise InputError(f"domain {domain!r}: no task that scores a user and an item was asked for or exists")
+        return own
+
+    def _candidates(self, items: Sequence[Candidate] | None, domain: str) -> Candidates:
+        return Candidates(items, domain=domain, catalogue=self.catalogue, encode=self.encoder.vectors)
+
+    def _raw_scores(self, events: Sequence[Event], items: Candidates, tasks: Sequence[Task]) -> Float32:
+        """Return the ranker's outputs float32 (tasks, candidates)."""
+        feeds = self._reader.read(events)
+        result = np.empty((len(tasks), len(items)), np.float32)
+        for part, vectors, priors in items.parts():
+            outputs = self.ranker.run(
+                feeds | {"candidates": vectors[None], "priors": priors[None]}, [task.name for task in tasks]
+            )
+            for row, output in zip(result, outputs, strict=True):
+                row[part] = output[0]
+        if not np.isfinite(result).all():
+            raise BundleError("the ranker gave a score that is not finite: a file of the open bundle was overwritten")
+        return result
+
+    def _excluded_rows(self, events: Sequence[Event], exclude: Sequence[str], domain: str) -> NDArray[np.intp]:
+        """Return the rows of `exclude` and of the domain's known items among `events`."""
+        if isinstance(exclude, str):
+            raise InputError(f"exclude={exclude!r}: give a list of item ids")
+        index = self.catalogue.index(domain)
+        met = [index[event.item] for event in events if event.domain == domain and event.item in index]
+        return np.concatenate([np.array(met, np.intp), self.catalogue.rows(domain, exclude)])
+
+
+def _presented(task: Task, raw: Float32) -> Scores:
+    """Turn a ranker output into what a person reads: a clipped value or a probability."""
+    values = raw.astype(np.float64)
+    if task.kind is Kind.BINARY:
+        return np.asarray(np.exp(-np.logaddexp(0, -values)))  # sigmoid without overflow
+    return np.clip(values, task.low, task.high) if (task.low, task.high) != (None, None) else values
+
+
+def _best(scores: Float32, k: int) -> NDArray[np.intp]:
+    """Return the positions of the `k` greatest scores, greatest first, ties in order."""
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise InputError(f"k={k!r}: give a whole number of at least 1")
+    if k < len(scores):
+        least = np.partition(scores, len(scores) - k)[len(scores) - k]
+        above, equal = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
+        positions = np.sort(np.concatenate([above, equal[: k - len(above)]]))
+    else:
+        positions = np.arange(len(scores))
+    return positions[np.argsort(-scores[positions], kind="stable")]

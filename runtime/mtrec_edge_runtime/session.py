@@ -1,0 +1,80 @@
+"""One ONNX Runtime session a graph, with the options a device needs and telemetry off.
+
+Reads a graph file (and its external weights beside it). Knows nothing of texts, items or tasks. ONNX Runtime is
+imported when the first graph is opened; `ORT_DISABLE_TELEMETRY=1` is set before, unless the variable is set already,
+for since 1.29 ONNX Runtime reports home by default.
+"""
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from mtrec_edge_runtime.errors import BundleError, InputError
+
+_OPENING = threading.Lock()  # sessions must not be created concurrently; running one is thread-safe
+
+
+class Graph:
+    """An open graph: CPU provider alone, no spinning threads, memory that does not grow with past shapes."""
+
+    def __init__(self, path: str | Path, *, threads: int = 1, weight_only: bool = False, lowest: str = "1.20") -> None:
+        """Open the graph at `path`.
+
+        `threads` work on one run. `weight_only` keeps DequantizeLinear as it stands (profile `exact`), so that the
+        arithmetic is FP32 and the same on every machine. Raises BundleError when ONNX Runtime is older than `lowest`
+        or cannot read the graph, InputError for a number of threads below 1.
+        """
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise InputError(f"threads={threads!r}: give a whole number of at least 1")
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        import onnxruntime as ort
+
+        if _version(ort.__version__) < _version(lowest):
+            raise BundleError(f"{path} needs onnxruntime {lowest}, found {ort.__version__}: pip install -U onnxruntime")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        options.enable_mem_pattern = False  # one pattern a shape would be kept
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.disable_quant_qdq", "1" if weight_only else "0")
+        self.path = Path(path)
+        try:
+            with _OPENING:
+                self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's errors share no base class but Exception
+            raise BundleError(f"{path}: ONNX Runtime {ort.__version__} cannot open it: {error}") from error
+        self.inputs = tuple(node.name for node in self._session.get_inputs())
+        self.outputs = tuple(node.name for node in self._session.get_outputs())
+        self._options = ort.RunOptions()
+        self._options.log_severity_level = 4
+        self._options.only_execute_path_to_fetches = True
+
+    def require(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """Refuse a graph that does not take `inputs` or does not give `outputs`."""
+        missing = [name for name in outputs if name not in self.outputs]
+        if set(inputs) != set(self.inputs) or missing:
+            raise BundleError(
+                f"{self.path}: takes {list(self.inputs)} and gives {list(self.outputs)}, the manifest asks for "
+                f"{list(inputs)} and {list(outputs)}; the bundle's parts do not belong together"
+            )
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
+        """Return the named outputs; only the nodes they need are run."""
+        try:
+            results: list[NDArray[Any]] = self._session.run(list(outputs), dict(feeds), self._options)
+        except Exception as error:
+            raise BundleError(f"{self.path}: ONNX Runtime cannot run it: {error}") from error
+        return results
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Return `(major, minor)` of a version such as `1.20.1` or `1.21.0rc1`."""
+    try:
+        return tuple(int(part) for part in text.split(".")[:2])
+    except ValueError as error:
+        raise BundleError(f"onnxruntime version {text!r} is not of the form 1.20") from error

@@ -1,0 +1,51 @@
+"""What the device knows of a task: its kind, its labels, its range.
+
+The toolkit turns its own task settings into these, the manifest stores them, the recommender reads them.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mtrec_edge_runtime.errors import InputError
+
+
+class Kind(StrEnum):
+    """The four kinds of task. The value is the word used in `dataset.toml` and in the manifest."""
+
+    REGRESSION = "regression"
+    BINARY = "binary"
+    MULTICLASS = "multiclass"
+    TOKEN = "token"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a model, named `domain.signal`.
+
+    A `regression` or `binary` task scores a (user, item) pair and is an output of `ranker.onnx`; a `multiclass` or
+    `token` task reads one text and is an output of `encoder.onnx`. The output's name is the task's name.
+    """
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...] = ()  # multiclass and token: label of each output column
+    low: float | None = None  # regression: least value a score may take
+    high: float | None = None  # regression: greatest value
+    ranks: bool = False  # binary: trained to order the whole catalogue of its domain
+
+    def __post_init__(self) -> None:
+        """Refuse a task that could not be served."""
+        if self.name.count(".") != 1 or not all(part.isidentifier() for part in self.name.split(".")):
+            raise InputError(f"task name {self.name!r}: write it as domain.signal, both plain identifiers")
+        if self.kind in (Kind.MULTICLASS, Kind.TOKEN) and len(self.labels) < 2:
+            raise InputError(f"task {self.name}: a {self.kind} task needs at least two labels, got {len(self.labels)}")
+
+    @property
+    def domain(self) -> str:
+        """The part of the name before the dot."""
+        return self.name.split(".")[0]
+
+    @property
+    def pairwise(self) -> bool:
+        """Whether the task scores a (user, item) pair rather than one text."""
+        return self.kind in (Kind.REGRESSION, Kind.BINARY)
