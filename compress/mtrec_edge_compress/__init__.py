@@ -1,1 +1,5 @@
 """The toolkit: from interaction logs and item texts to a verified device bundle."""
+
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before optimum or anything else imports onnxruntime

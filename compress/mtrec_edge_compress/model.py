@@ -96,9 +96,8 @@ class TaskHeads(nn.Module):
         self.outer = nn.Parameter(torch.randn(tasks, shape.task_hidden) * 0.1)
         self.linear = nn.Linear(features, tasks)
         self.dropout = nn.Dropout(shape.dropout)
-        with torch.no_grad():  # start as the cosine of user and item
+        with torch.no_grad():
             self.linear.weight.mul_(0.1)
-            self.linear.weight[:, : shape.vector_size] = 1.0 / math.sqrt(shape.vector_size)
 
     def forward(self, user: Tensor, candidates: Tensor, priors: Tensor, facts: Tensor) -> Tensor:
         """Return raw scores (batch, items, tasks); `user` (batch, D), `candidates` unit (batch, items, D)."""
@@ -125,6 +124,10 @@ class MultiTaskModel(nn.Module):
             nn.Linear(shape.vector_size if task.kind is Kind.MULTICLASS else hidden_size, len(task.labels))
             for task in self.text_tasks
         )
+        with torch.no_grad():  # a binary task starts as the cosine of user and item, a regression as its mean
+            for number, task in enumerate(self.pair_tasks):
+                if task.kind is Kind.BINARY:
+                    self.heads.linear.weight[number, : shape.vector_size] = 1.0 / math.sqrt(shape.vector_size)
         count = max(len(self.pair_tasks), 1)
         self.register_buffer("center", torch.zeros(count))  # regression: mean and deviation of the TRAIN labels
         self.register_buffer("scale", torch.ones(count))

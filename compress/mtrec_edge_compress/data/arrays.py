@@ -92,19 +92,20 @@ class Arrays:
         return np.nan_to_num((self.event_value - mean) / scale).astype(np.float32)
 
     @cached_property
-    def support(self) -> tuple[IntArray, FloatArray]:
-        """Return each item's TRAIN events and the sum of their values less their user's mean, both (items,)."""
-        train = self.event_fold == Fold.TRAIN
-        value = np.where(train, self.normal_value, 0.0)
+    def residual(self) -> FloatArray:
+        """Return each TRAIN event's value less its user's mean TRAIN value, 0 for all others, (events,)."""
+        valued = (self.event_fold == Fold.TRAIN) & ~np.isnan(self.event_value)
         users = len(self.user_ids)
-        valued = train & ~np.isnan(self.event_value)
-        per_user = np.bincount(self.event_user, value, users) / np.maximum(
-            np.bincount(self.event_user, valued, users), 1
-        )
-        residual = np.where(valued, value - per_user[self.event_user], 0.0)
+        total = np.bincount(self.event_user, np.where(valued, self.normal_value, 0.0), users)
+        mean = total / np.maximum(np.bincount(self.event_user, valued, users), 1)
+        return np.where(valued, self.normal_value - mean[self.event_user], 0.0).astype(np.float32)
+
+    @cached_property
+    def support(self) -> tuple[IntArray, FloatArray]:
+        """Return each item's TRAIN events and the sum of their residuals, both (items,)."""
         items = len(self.item_ids)
-        count = np.bincount(self.event_item, train, items).astype(np.int64)
-        return count, np.bincount(self.event_item, residual, items).astype(np.float32)
+        count = np.bincount(self.event_item, self.event_fold == Fold.TRAIN, items).astype(np.int64)
+        return count, np.bincount(self.event_item, self.residual, items).astype(np.float32)
 
     @cached_property
     def most_events(self) -> FloatArray:
@@ -167,7 +168,10 @@ def build_arrays(dataset: Dataset) -> Arrays:
     """Turn a checked dataset into arrays."""
     items = _sorted_items(dataset.items)
     domain_of_row = items["domain"].to_list()
-    domains = {d: slice(domain_of_row.index(d), domain_of_row.index(d) + domain_of_row.count(d)) for d in dict.fromkeys(domain_of_row)}
+    domains = {
+        d: slice(domain_of_row.index(d), domain_of_row.index(d) + domain_of_row.count(d))
+        for d in dict.fromkeys(domain_of_row)
+    }
     behaviours = _behaviours(dataset.events)
     events = _indexed_events(dataset.events, items, behaviours)
     users = events["user_id"].unique(maintain_order=True).to_list()
@@ -175,9 +179,7 @@ def build_arrays(dataset: Dataset) -> Arrays:
     return Arrays(
         dataset=dataset,
         item_ids=tuple(items["item_id"].to_list()),
-        item_texts=tuple(
-            item_text(*fields) for fields in items.select("title", "description", "tags").iter_rows()
-        ),
+        item_texts=tuple(item_text(*fields) for fields in items.select("title", "description", "tags").iter_rows()),
         domains=domains,
         item_fold=items["fold"].to_numpy(),
         cold=items["cold"].to_numpy(),
@@ -219,9 +221,7 @@ def _behaviours(events: pl.DataFrame) -> tuple[Behaviour, ...]:
     )
 
 
-def _indexed_events(
-    events: pl.DataFrame, items: pl.DataFrame, behaviours: tuple[Behaviour, ...]
-) -> pl.DataFrame:
+def _indexed_events(events: pl.DataFrame, items: pl.DataFrame, behaviours: tuple[Behaviour, ...]) -> pl.DataFrame:
     """Return the events grouped by user, oldest first, with `item_row` and `behaviour_row`."""
     item_row = items.select("domain", "item_id").with_row_index("item_row")
     behaviour_row = pl.DataFrame(

@@ -4,20 +4,33 @@ A dataset is a folder with `items.parquet`, `events.parquet`, `texts.parquet` an
 Knows nothing of models.
 """
 
-import hashlib
-import tomllib
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
+from mtrec_edge_compress.data.files import read_settings, read_table, toml_text
+from mtrec_edge_compress.data.tables import (
+    check_columns,
+    check_filled,
+    check_label_counts,
+    check_labels,
+    check_range,
+    check_references,
+    check_unique,
+    check_values,
+    first_row,
+)
 from mtrec_edge_runtime.errors import DataError, InputError
 from mtrec_edge_runtime.tasks import Kind, Task
 
 FORMAT = 1
+SETTINGS_FILE = "dataset.toml"
+SETTINGS = ("name", "split_hash", "licence", "seed", "notes")  # keys of dataset.toml beside `format` and the tasks
 
 ITEM_COLUMNS: dict[str, Any] = {
     "item_id": pl.String,  # unique within its domain
@@ -54,6 +67,12 @@ class Fold(IntEnum):
     TEST = 2
 
 
+TASK_KEYS: dict[str, Any] = {  # keys of a task in dataset.toml, and the types TOML may give them
+    **dict.fromkeys(("name", "kind", "source", "column", "metric"), str),
+    **dict.fromkeys(("behaviours", "labels"), list),
+    **dict.fromkeys(("positive_at", "low", "high", "weight"), (int, float)),
+    "negatives": bool,
+}
 Source = Literal["events", "items", "texts"]
 SOURCE_OF_KIND: dict[Kind, tuple[Source, ...]] = {
     Kind.REGRESSION: ("events",),
@@ -89,7 +108,7 @@ class TaskSpec:
         try:
             self.device_task()
         except InputError as error:
-            raise DataError(f"dataset.toml: {error}") from error
+            raise DataError(str(error)) from error
         if self.source not in SOURCE_OF_KIND[self.kind]:
             allowed = " or ".join(SOURCE_OF_KIND[self.kind])
             raise DataError(f"task {self.name}: a {self.kind} task takes its label from {allowed}, not {self.source}")
@@ -99,8 +118,8 @@ class TaskSpec:
             raise DataError(f"task {self.name}: name the label column of {self.source}, e.g. column = 'category'")
         if self.kind is Kind.REGRESSION and (self.low is None or self.high is None or self.low >= self.high):
             raise DataError(f"task {self.name}: a regression task needs low < high, got {self.low} and {self.high}")
-        if not self.weight >= 0:
-            raise DataError(f"task {self.name}: weight {self.weight} must be >= 0")
+        if not 0 <= self.weight < math.inf:
+            raise DataError(f"task {self.name}: weight {self.weight} must be a number >= 0")
 
     @property
     def domain(self) -> str:
@@ -116,6 +135,10 @@ class TaskSpec:
             return "ndcg@10" if self.negatives else "auc"
         return {Kind.REGRESSION: "rmse", Kind.MULTICLASS: "macro_f1", Kind.TOKEN: "span_f1"}[self.kind]
 
+    def row(self) -> dict[str, Any]:
+        """Return the task as `dataset.toml` states it, without what is absent."""
+        return {key: value for key, value in asdict(self).items() if value not in ("", (), None, False)}
+
     def device_task(self) -> Task:
         """Return what the device needs to know of this task."""
         ranks = self.kind is Kind.BINARY and self.negatives
@@ -124,14 +147,147 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three tables and the tasks over them. `read` and `write` are the only ways to and from disk."""
+    """Three tables and the tasks over them. `read` and `write` are the only ways to and from disk.
+
+    What an adapter returns is not split yet: its `fold` and `cold` columns are null (or hold official folds), and
+    only a split dataset passes `check`.
+    """
 
     name: str
-    items: pl.DataFrame
-    events: pl.DataFrame
-    texts: pl.DataFrame
+    items: pl.DataFrame  # ITEM_COLUMNS and label columns (text; null where missing)
+    events: pl.DataFrame  # EVENT_COLUMNS
+    texts: pl.DataFrame  # TEXT_COLUMNS and label columns (text, or for a token task a list of texts, one a token)
     tasks: tuple[TaskSpec, ...]
     split_hash: str = ""  # set by split.py; names the split in every result
     licence: str = ""  # as the sources state it
     seed: int = 0
     notes: tuple[str, ...] = field(default=())  # what a reader of results must know, e.g. "random split: no timestamps"
+
+    @classmethod
+    def read(cls, folder: Path) -> "Dataset":
+        """Read and check the dataset in a folder.
+
+        Raises DataError when a file is missing or unreadable, or when `check` finds something.
+        """
+        settings = read_settings(folder / SETTINGS_FILE, format_=FORMAT)
+        for key in settings:
+            if key not in (*SETTINGS, "tasks"):
+                known = ", ".join(("format", *SETTINGS, "tasks"))
+                raise DataError(f"{folder / SETTINGS_FILE}: unknown key {key!r}, known keys: {known}")
+        rows = settings.get("tasks", [])
+        dataset = cls(
+            name=str(settings.get("name", folder.name)),
+            items=read_table(folder / "items.parquet"),
+            events=read_table(folder / "events.parquet"),
+            texts=read_table(folder / "texts.parquet"),
+            tasks=tuple(task_from_row(row, where=f"{SETTINGS_FILE}, task {n}") for n, row in enumerate(rows)),
+            split_hash=str(settings.get("split_hash", "")),
+            licence=str(settings.get("licence", "")),
+            seed=int(settings.get("seed", 0)),
+            notes=tuple(settings.get("notes", ())),
+        )
+        dataset.check()
+        return dataset
+
+    def write(self, folder: Path) -> None:
+        """Check the dataset and write its four files into a folder, which is made when it does not exist."""
+        self.check()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.items.write_parquet(folder / "items.parquet")
+        self.events.write_parquet(folder / "events.parquet")
+        self.texts.write_parquet(folder / "texts.parquet")
+        top = {"format": FORMAT, **{key: getattr(self, key) for key in SETTINGS}}
+        text = toml_text(top, {"tasks": [task.row() for task in self.tasks]})
+        (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
+
+    def check(self) -> None:
+        """Raise DataError (file, column, row, next step) for the first breach of the contract."""
+        self._check_items()
+        self._check_events()
+        self._check_texts()
+        names = [task.name for task in self.tasks]
+        if not names or len(set(names)) < len(names):
+            raise DataError(f"{SETTINGS_FILE}: tasks {names}: give at least one task, and each name once")
+        for task in self.tasks:
+            self._check_task(task)
+
+    def _check_items(self) -> None:
+        file = "items.parquet"
+        check_columns(file, self.items, ITEM_COLUMNS)
+        check_filled(file, self.items, list(ITEM_COLUMNS))
+        check_unique(file, self.items, ("domain", "item_id"))
+        check_values(file, self.items, "fold", allowed=[int(fold) for fold in Fold])
+
+    def _check_events(self) -> None:
+        file = "events.parquet"
+        check_columns(file, self.events, EVENT_COLUMNS)
+        check_filled(file, self.events, [name for name in EVENT_COLUMNS if name != "value"])
+        check_values(file, self.events, "fold", allowed=[int(fold) for fold in Fold])
+        key = ("domain", "item_id")
+        check_references(file, self.events, key, target=self.items, other="items.parquet")
+        row = first_row(self.events, ~pl.col("value").fill_null(0.0).is_finite())
+        if row is not None:
+            raise DataError(
+                f"{file}, column value, row {row}: {self.events[row, 'value']} is not a number: drop the row"
+            )
+        order = pl.struct("user_id", "domain")
+        row = first_row(self.events, pl.col("timestamp") < pl.col("timestamp").shift().over(order))
+        if row is not None:
+            raise DataError(
+                f"{file}, column timestamp, row {row}: earlier than the user's row before: sort by timestamp"
+            )
+
+    def _check_texts(self) -> None:
+        file = "texts.parquet"
+        check_columns(file, self.texts, TEXT_COLUMNS)
+        check_filled(file, self.texts, list(TEXT_COLUMNS))
+        check_unique(file, self.texts, ("domain", "text_id"))
+        check_values(file, self.texts, "fold", allowed=[int(fold) for fold in Fold])
+
+    def _check_task(self, task: TaskSpec) -> None:
+        table: pl.DataFrame = getattr(self, task.source)
+        file = f"{task.source}.parquet"
+        rows = table.with_row_index("row").filter(pl.col("domain") == task.domain)
+        if task.source == "events":
+            rows = rows.filter(pl.col("behaviour").is_in(list(task.behaviours)))
+        elif task.column not in table.columns:
+            raise DataError(f"{file} has no column {task.column!r}, the label of {task.name}: add it or drop the task")
+        else:
+            rows = rows.filter(pl.col(task.column).is_not_null())
+        if rows.is_empty():
+            raise DataError(f"{file}: no row carries a label of {task.name}: add such rows or drop the task")
+        if task.kind is Kind.REGRESSION:
+            assert task.low is not None and task.high is not None  # TaskSpec saw to it
+            check_range(file, rows, low=task.low, high=task.high, need=task.name)
+        elif task.positive_at is not None:
+            check_range(file, rows, low=-math.inf, high=math.inf, need=task.name)
+        elif task.source != "events":
+            self._check_classes(task, rows, file)
+
+    def _check_classes(self, task: TaskSpec, rows: pl.DataFrame, file: str) -> None:
+        expected = pl.List(pl.String) if task.kind is Kind.TOKEN else pl.String
+        if rows.schema[task.column] != expected:
+            found = rows.schema[task.column]
+            raise DataError(
+                f"{file}, column {task.column}: {task.name} needs {expected}, found {found}: cast the column"
+            )
+        if task.kind is Kind.TOKEN:
+            check_label_counts(file, rows, task.column)
+            rows = rows.explode(task.column)
+        check_labels(file, rows, task.column, labels=task.labels, need=task.name)
+
+
+def task_from_row(row: Mapping[str, Any], *, where: str) -> TaskSpec:
+    """Return the task that a TOML table states; `where` names the table in messages."""
+    for key, value in row.items():
+        if key not in TASK_KEYS:
+            raise DataError(f"{where}: unknown key {key!r}, known keys: {', '.join(TASK_KEYS)}")
+        if not isinstance(value, TASK_KEYS[key]) or (isinstance(value, bool) and TASK_KEYS[key] is not bool):
+            raise DataError(f"{where}: {key} = {value!r} has the wrong type: see docs/data.md")
+    for key in ("name", "kind", "source"):
+        if key not in row:
+            raise DataError(f"{where}: key {key!r} is missing: every task has name, kind and source")
+    if row["kind"] not in list(Kind):
+        raise DataError(f"{where}: kind {row['kind']!r} is not one of {', '.join(Kind)}")
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    return TaskSpec(**{**values, "kind": Kind(row["kind"])})

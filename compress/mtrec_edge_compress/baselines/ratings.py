@@ -1,0 +1,88 @@
+"""Predict amounts and explicit labels: the item's mean, user and item bias, and what a user's texts add to it.
+
+All three read the user from the history alone, as a device would, so a new user needs no refit.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mtrec_edge_compress.baselines.signals import Signals, Sparse
+from mtrec_edge_compress.data.arrays import History
+from mtrec_edge_compress.judgement import Scores
+
+_SWEEPS = 5  # alternations between user and item biases; they move by < 1e-3 after three
+_TEXT_EVENTS = 300  # latest events a user's text profile is solved from
+_ITEM_SHRINK = 5.0
+
+
+@dataclass(frozen=True)
+class ItemMean:
+    """Predict the item's mean label, drawn towards the domain's, whoever asks."""
+
+    item_scores: Scores  # (items,)
+
+    def scores(self, history: History) -> Scores:
+        """Return the item means, (items,)."""
+        return self.item_scores
+
+
+def fit_item_mean(signals: Signals) -> ItemMean:
+    """Return mu + sum(label - mu) / (n + 5) of each item's TRAIN labels."""
+    _, item, label = signals.labelled
+    mean = float(label.mean()) if len(label) else 0.0
+    excess = np.bincount(item, label - mean, signals.items)
+    return ItemMean(mean + excess / (np.bincount(item, minlength=signals.items) + _ITEM_SHRINK))
+
+
+@dataclass(frozen=True)
+class Bias:
+    """Predict mean + item bias + user bias, the last from the history."""
+
+    signals: Signals
+    mean: float
+    item_bias: Scores  # (items,)
+    user_shrink: float
+
+    def scores(self, history: History) -> Scores:
+        """Return mu + b_i + b_u, b_u = sum(label - mu - b_i) / (n + shrink) over the history, (items,)."""
+        items, labels = self.signals.told(history)
+        residual = labels - self.mean - self.item_bias[items]
+        predicted: Scores = self.mean + self.item_bias + residual.sum() / (len(items) + self.user_shrink)
+        return predicted
+
+
+def fit_bias(signals: Signals, *, item_shrink: float, user_shrink: float) -> Bias:
+    """Return user and item biases by alternating shrunk means. Koren 2010, "Factor in the neighbors", section 2.1."""
+    user, item, label = signals.labelled
+    mean = float(label.mean()) if len(label) else 0.0
+    users = len(signals.arrays.user_ids)
+    item_count = np.bincount(item, minlength=signals.items) + item_shrink
+    user_count = np.bincount(user, minlength=users) + user_shrink
+    item_bias, user_bias = np.zeros(signals.items), np.zeros(users)
+    for _ in range(_SWEEPS):
+        item_bias = np.bincount(item, label - mean - user_bias[user], signals.items) / item_count
+        user_bias = np.bincount(user, label - mean - item_bias[item], users) / user_count
+    return Bias(signals, mean, item_bias, user_shrink)
+
+
+@dataclass(frozen=True)
+class TextRidge:
+    """Add to the bias what the user's residuals say about words: a ridge regression a user, solved in its dual."""
+
+    bias: Bias
+    features: Sparse  # (items, words), unit rows
+    penalty: float
+
+    def scores(self, history: History) -> Scores:
+        """Return bias + F F_h' (F_h F_h' + penalty I)^-1 r over the latest 300 labelled events, (items,)."""
+        base = self.bias.scores(history)
+        items, labels = self.bias.signals.told(history)
+        items, labels = items[:_TEXT_EVENTS], labels[:_TEXT_EVENTS]
+        if len(items) == 0:
+            return base
+        own = self.features[items]
+        kernel = (own @ own.T).toarray() + self.penalty * np.eye(len(items))
+        word_weights = np.asarray(own.T @ np.linalg.solve(kernel, labels - base[items])).ravel()
+        predicted: Scores = base + np.asarray(self.features @ word_weights).ravel()
+        return predicted

@@ -1,0 +1,142 @@
+"""Stage 8: graphs, vocabulary, catalogue, golden answers and manifest -> one folder, checked before it is put in place.
+
+Everything is written into a folder beside `out`; only when the runtime has opened it and reproduced the golden answers
+does it take `out`'s place. Until then an older bundle stays what it was. docs/bundle-format.md describes each file.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from mtrec_edge_compress.data.arrays import Arrays, FloatArray
+from mtrec_edge_compress.export import RANKER
+from mtrec_edge_compress.golden import add_golden
+from mtrec_edge_compress.onnx_graph import IR_VERSION, OPSET
+from mtrec_edge_compress.quantize import ENCODER_EXACT, ENCODER_FAST, ENCODER_WEIGHTS
+from mtrec_edge_compress.verify import Verdict
+from mtrec_edge_runtime._version import __version__
+from mtrec_edge_runtime.catalogue import write_catalogue
+from mtrec_edge_runtime.errors import BundleError, StageError
+from mtrec_edge_runtime.golden import check_golden
+from mtrec_edge_runtime.manifest import Behaviour, InputContract, Manifest, Onnx, read_manifest, write_manifest
+
+GRAPH_FILES = (ENCODER_FAST, ENCODER_EXACT, ENCODER_WEIGHTS, RANKER)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a bundle says of itself besides what its files tell."""
+
+    name: str
+    max_tokens: int
+    max_history: int
+    catalogue: Literal["teacher", "student"]  # which encoder made the item vectors
+    stages: tuple[Mapping[str, Any], ...]  # the stage ledger
+    quality: Mapping[str, Mapping[str, float]]  # task -> metric -> value of the shipped `fast` profile
+
+
+def write_bundle(
+    out: Path,
+    *,
+    graphs: Path,
+    vocabulary: Path,
+    arrays: Arrays,
+    vectors: FloatArray,
+    card: Card,
+    verdict: Verdict,
+) -> Manifest:
+    """Write a bundle to `out` and return its manifest.
+
+    Args:
+        out: the folder to make; a bundle that is there is replaced, anything else is refused.
+        graphs: folder that `quantize` wrote.
+        vocabulary: the student's `vocab.txt`.
+        arrays: the dataset: tasks, items, behaviours, priors.
+        vectors: item vectors (items, D) in catalogue order; stored as INT8 with a scale a row.
+        card: the rest of the manifest.
+        verdict: what verify.py found; a bundle that is not certified says so.
+
+    Raises:
+        StageError: `out` holds something that is not a bundle, or the new bundle does not answer as it should.
+    """
+    _refuse_foreign(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
+        staged = Path(place) / "new"
+        staged.mkdir()
+        for name in GRAPH_FILES:
+            shutil.copyfile(graphs / name, staged / name)
+        shutil.copyfile(vocabulary, staged / "vocab.txt")
+        write_catalogue(staged, arrays.item_ids, vectors=vectors, priors=arrays.priors)
+        draft = _draft(arrays, card, verdict, vector_size=vectors.shape[1])
+        write_manifest(staged, draft)  # the golden answers are the opened bundle's own
+        add_golden(staged, arrays, max_tokens=card.max_tokens)
+        manifest = write_manifest(staged, draft)
+        self_test(staged)
+        _swap(staged, out, aside=Path(place) / "old")
+    return manifest
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Refuse to replace anything but a bundle or an empty folder."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        read_manifest(out, verify=False)
+    except BundleError as error:
+        raise StageError(
+            f"bundle: {out} is there and is no bundle ({error}); the next step: choose another --out, or move it away"
+        ) from error
+
+
+def _draft(arrays: Arrays, card: Card, verdict: Verdict, *, vector_size: int) -> Manifest:
+    behaviours = tuple(Behaviour(b.domain, b.name, b.mean, b.scale) for b in arrays.behaviours)
+    data = arrays.dataset
+    return Manifest(
+        name=card.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        tool={"name": "mtrec-edge", "version": __version__},
+        tasks=tuple(task.device_task() for task in arrays.tasks),
+        input=InputContract(card.max_tokens, card.max_history, vector_size, behaviours),
+        domains={domain: (rows.start, rows.stop) for domain, rows in arrays.domains.items()},
+        profiles={"fast": ENCODER_FAST, "exact": ENCODER_EXACT},
+        onnx=Onnx(opset=OPSET, ir=IR_VERSION),
+        catalogue=card.catalogue,
+        stages=card.stages,
+        quality=card.quality,
+        certified=verdict.certified,
+        reasons=verdict.reasons,
+        data={
+            "name": data.name,
+            "split_hash": data.split_hash,
+            "licence": data.licence,
+            "notes": list(data.notes),
+        },
+    )
+
+
+def self_test(staged: Path) -> None:
+    """Raise StageError unless every file is what the manifest says and the golden answers are reproduced."""
+    try:
+        failures = check_golden(staged)
+    except BundleError as error:
+        failures = [str(error)]
+    if failures:
+        raise StageError(f"bundle: it fails its own test, nothing was replaced: {'; '.join(failures)}")
+
+
+def _swap(staged: Path, out: Path, *, aside: Path) -> None:
+    """Put the staged folder in place of `out`; put the old one back if that fails."""
+    if not out.exists():
+        staged.rename(out)
+        return
+    out.rename(aside)
+    try:
+        staged.rename(out)
+    except OSError:
+        aside.rename(out)
+        raise

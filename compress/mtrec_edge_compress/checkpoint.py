@@ -1,0 +1,89 @@
+"""A MultiTaskModel on disk: `model.json` (shapes, tasks, backbone) and `model.safetensors`. No pickle.
+
+Writes are atomic, so a killed run never leaves half a checkpoint.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, AutoModel
+
+from mtrec_edge_compress.compact import CompactBert, CompactShape
+from mtrec_edge_compress.data.schema import TaskSpec
+from mtrec_edge_compress.model import ModelShape, MultiTaskModel
+from mtrec_edge_runtime.errors import StageError
+from mtrec_edge_runtime.tasks import Kind
+
+
+def save_model(model: MultiTaskModel, folder: Path) -> None:
+    """Write the model to `folder`, replacing what is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    backbone = model.text.backbone
+    if isinstance(backbone, CompactBert):
+        stored: dict[str, Any] = {"compact": asdict(backbone.shape)}
+    else:
+        stored = {"transformers": {**backbone.config.to_dict(), "model_type": backbone.config.model_type}}
+    description = {
+        "backbone": stored,
+        "hidden_size": model.hidden_size,
+        "shape": asdict(model.shape),
+        "tasks": [asdict(task) for task in model.tasks],
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors.new")
+    (folder / "model.json.new").write_text(json.dumps(description, indent=1))
+    os.replace(folder / "model.json.new", folder / "model.json")
+    os.replace(folder / "model.safetensors.new", folder / "model.safetensors")
+
+
+def load_model(folder: Path) -> MultiTaskModel:
+    """Read a model written by `save_model`.
+
+    Raises:
+        StageError: the folder holds no model.
+    """
+    try:
+        description = json.loads((folder / "model.json").read_text())
+    except FileNotFoundError as error:
+        raise StageError(f"{folder} holds no model.json; the next step: run the stage that makes it again") from error
+    tasks = tuple(_task(stored) for stored in description["tasks"])
+    model = MultiTaskModel(
+        _backbone(description["backbone"]), description["hidden_size"], ModelShape(**description["shape"]), tasks
+    )
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model.eval()
+
+
+def _backbone(stored: dict[str, Any]) -> nn.Module:
+    if "compact" in stored:
+        shape = dict(stored["compact"])
+        shape["layers"] = tuple((heads, units) for heads, units in shape["layers"])
+        return CompactBert(CompactShape(**shape))
+    config = dict(stored["transformers"])
+    stored_config = AutoConfig.for_model(config.pop("model_type"), **config)
+    return without_pooler(partial(AutoModel.from_config, stored_config))
+
+
+def without_pooler(build: Callable[..., nn.Module]) -> nn.Module:
+    """Build a transformers encoder without its pooler, which nothing here reads."""
+    try:
+        return build(add_pooling_layer=False)
+    except TypeError:  # an architecture that has none
+        return build()
+
+
+def _task(stored: dict[str, Any]) -> TaskSpec:
+    lists = {name: tuple(stored[name]) for name in ("behaviours", "labels")}
+    return TaskSpec(**{**stored, **lists, "kind": Kind(stored["kind"])})
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return how many numbers the module holds."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,98 @@
+"""Split a dataset once and for all: events by time within each user, items and texts at random, strict cold items.
+
+The only writer of `fold` and `cold`. The hash names the split; it depends on the sources and the seed, not on the key
+of the pseudonyms.
+"""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from mtrec_edge_compress.data.schema import Dataset, Fold, TaskSpec
+from mtrec_edge_runtime.tasks import Kind
+
+TRAIN_UNTIL, VALIDATION_UNTIL = 0.8, 0.9  # shares of each user's events, of each domain's items and texts
+COLD_POSITIVES = 3
+
+
+def split(dataset: Dataset, seed: int = 0) -> Dataset:
+    """Return the dataset with folds, cold items and the split's hash; official folds of texts are kept.
+
+    Rows of events come out grouped by user (users in order of first appearance), oldest first. Events of one moment,
+    and so all events of a source without timestamps, are ordered at random. Every event of a cold item is TEST.
+    """
+    items = _mark_cold(_fold_rows(dataset.items, "item_id", seed), _positives(dataset.events, dataset.tasks))
+    events = _fold_events(dataset.events, seed)
+    cold = items.filter("cold").select("domain", "item_id").with_columns(pl.lit(True).alias("cold"))
+    events = events.join(cold, on=["domain", "item_id"], how="left", maintain_order="left")
+    fold = pl.when(pl.col("cold")).then(int(Fold.TEST)).otherwise(pl.col("fold")).cast(pl.Int8).alias("fold")
+    events = events.with_columns(fold).drop("cold")
+    texts = _fold_rows(dataset.texts, "text_id", seed)
+    divided = replace(dataset, items=items, events=events, texts=texts, seed=seed)
+    return replace(divided, split_hash=split_hash(divided))
+
+
+def split_hash(dataset: Dataset) -> str:
+    """Return the split's name: SHA-256 over every row's keys and fold, users counted in order of appearance."""
+    number = dataset.events.select("user_id").unique(maintain_order=True).with_row_index("user")
+    events = dataset.events.join(number, on="user_id", how="left", maintain_order="left")
+    digest = hashlib.sha256()
+    for frame in (
+        dataset.items.select("domain", "item_id", "fold", "cold").sort("domain", "item_id"),
+        events.select("user", "domain", "item_id", "behaviour", "timestamp", "fold"),
+        dataset.texts.select("domain", "text_id", "fold").sort("domain", "text_id"),
+    ):
+        digest.update(frame.write_csv().encode())
+    return digest.hexdigest()[:16]
+
+
+def fold_of_share(share: pl.Expr) -> pl.Expr:
+    """Return the fold of a row from its place in its group, a share in (0, 1)."""
+    validation = pl.when(share < VALIDATION_UNTIL).then(int(Fold.VALIDATION)).otherwise(int(Fold.TEST))
+    return pl.when(share < TRAIN_UNTIL).then(int(Fold.TRAIN)).otherwise(validation).cast(pl.Int8)
+
+
+def _fold_events(events: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Order events by user, time and chance, and fold each user's by their place."""
+    chance = np.random.default_rng([seed, 0]).random(len(events))
+    first_seen = pl.col("row").min().over("user_id")
+    place = (pl.int_range(pl.len()) + 0.5) / pl.len()
+    return (
+        events.with_row_index("row")
+        .with_columns(first_seen.alias("user"), pl.Series("chance", chance))
+        .sort("user", "timestamp", "chance")
+        .with_columns(fold_of_share(place.over("user")).alias("fold"))
+        .drop("row", "user", "chance")
+    )
+
+
+def _fold_rows(frame: pl.DataFrame, key: str, seed: int) -> pl.DataFrame:
+    """Fold rows that have no fold yet at random within their domain; the order of rows does not matter, nor changes."""
+    chance = pl.concat_str(pl.lit(f"{seed}"), "domain", key, separator="\x1f").map_elements(
+        lambda text: hashlib.sha256(text.encode()).hexdigest(), return_dtype=pl.String
+    )
+    place = (chance.rank("ordinal").over("domain") - 0.5) / pl.len().over("domain")
+    return frame.with_columns(pl.coalesce("fold", fold_of_share(place)).cast(pl.Int8).alias("fold"))
+
+
+def _mark_cold(items: pl.DataFrame, positives: pl.DataFrame) -> pl.DataFrame:
+    """Mark the TEST items with enough positives: nothing of them is trained on."""
+    counted = items.join(positives, on=["domain", "item_id"], how="left", maintain_order="left")
+    enough = pl.col("positives").fill_null(0) >= COLD_POSITIVES
+    return counted.with_columns((enough & (pl.col("fold") == int(Fold.TEST))).alias("cold")).drop("positives")
+
+
+def _positives(events: pl.DataFrame, tasks: tuple[TaskSpec, ...]) -> pl.DataFrame:
+    """Return `domain, item_id, positives`: events that are positive for a binary task of their domain.
+
+    In a domain without a binary task every event counts.
+    """
+    binary = [task for task in tasks if task.kind is Kind.BINARY]
+    positive = [~pl.col("domain").is_in([task.domain for task in binary])]
+    for task in binary:
+        mine = (pl.col("domain") == task.domain) & pl.col("behaviour").is_in(list(task.behaviours))
+        positive.append(mine if task.positive_at is None else mine & (pl.col("value") >= task.positive_at))
+    chosen = events.filter(pl.any_horizontal(positive).fill_null(False))
+    return chosen.group_by("domain", "item_id").agg(pl.len().alias("positives"))

@@ -1,0 +1,135 @@
+"""Encode every text of a dataset once, without gradients: the vector cache, evaluation and the catalogue use it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from mtrec_edge_compress.data.arrays import FloatArray, IntArray
+from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_compress.tokens import Tokens
+from mtrec_edge_runtime.tasks import Kind
+
+RUN_TOKENS = 4096  # tokens encoded at once
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What an encoder makes of every corpus row."""
+
+    vectors: FloatArray  # (rows, D) unit item vectors
+    logits: dict[str, FloatArray]  # multiclass task -> (rows, labels)
+    word_logits: dict[str, dict[int, FloatArray]]  # token task -> corpus row -> (words, labels)
+
+
+def length_batches(lengths: IntArray) -> Iterator[IntArray]:
+    """Yield rows sorted by length, at most RUN_TOKENS padded tokens together."""
+    order = np.argsort(lengths, kind="stable")
+    at = 0
+    while at < len(order):
+        size = 1
+        while at + size < len(order) and lengths[order[at + size]] * (size + 1) <= RUN_TOKENS:
+            size += 1
+        yield order[at : at + size]
+        at += size
+
+
+def model_dtype(device: torch.device, precision: str) -> torch.dtype:
+    """Return bfloat16 where asked for, or where `auto` finds the hardware has it; else float32."""
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        cpu_has_it = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if cpu_has_it else torch.float32
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+@torch.no_grad()
+def encode_pooled(model: MultiTaskModel, tokens: Tokens, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Return the pooled states (rows, hidden) of every text, on `device`."""
+    was_training = model.training
+    model.eval()
+    pooled = torch.zeros(len(tokens.ids), model.hidden_size, device=device)
+    for rows in length_batches(tokens.lengths):
+        ids, mask = tokens.padded(rows)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            _, part = model.text(ids.to(device), mask.to(device))
+        pooled[torch.from_numpy(rows).to(device)] = part.float()
+    model.train(was_training)
+    return pooled
+
+
+@torch.no_grad()
+def encode_all(
+    model: nn.Module,
+    tokens: Tokens,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    label: str = "encoding",
+    progress: bool = False,
+) -> Encoded:
+    """Return every output of the model's text side for every corpus row."""
+    assert isinstance(model, MultiTaskModel)
+    model.eval()
+    rows_total = len(tokens.ids)
+    vectors = np.zeros((rows_total, model.vector_size), np.float32)
+    classes = [task for task in model.text_tasks if task.kind is Kind.MULTICLASS]
+    logits = {task.name: np.zeros((rows_total, len(task.labels)), np.float32) for task in classes}
+    words: dict[str, dict[int, FloatArray]] = {t.name: {} for t in model.text_tasks if t.kind is Kind.TOKEN}
+    with tqdm(total=rows_total, desc=label, unit="text", disable=not progress, leave=False) as bar:
+        for rows in length_batches(tokens.lengths):
+            ids, mask = tokens.padded(rows)
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                states, pooled = model.text(ids.to(device), mask.to(device))
+            vector = model.text.vector(pooled.float())
+            outputs = {k: v.float().cpu().numpy() for k, v in model.text_outputs(states.float(), vector).items()}
+            vectors[rows] = vector.cpu().numpy()
+            for name in logits:
+                logits[name][rows] = outputs[name]
+            for name, found in words.items():
+                found.update(pick_words(tokens, rows, outputs[name]))
+            bar.update(len(rows))
+    return Encoded(vectors, logits, words)
+
+
+def pick_words(tokens: Tokens, rows: IntArray, outputs: npt.NDArray[np.float32]) -> dict[int, FloatArray]:
+    """Return row -> (words, labels): each word takes the logits of its first token, zeros where it was cut."""
+    found = {}
+    for place, row in enumerate(rows):
+        first = tokens.words[row]
+        if len(first):
+            found[int(row)] = np.where(first[:, None] >= 0, outputs[place][first], 0).astype(np.float32)
+    return found
+
+
+def save_encoded(encoded: Encoded, path: Path) -> None:
+    """Write what was encoded to one .npz, atomically, without pickle."""
+    arrays = {"vectors": encoded.vectors, **{f"class:{name}": values for name, values in encoded.logits.items()}}
+    for name, found in encoded.word_logits.items():
+        rows = sorted(found)
+        arrays[f"words:{name}:rows"] = np.array(rows, np.int64)
+        arrays[f"words:{name}:counts"] = np.array([len(found[row]) for row in rows], np.int64)
+        arrays[f"words:{name}:values"] = np.concatenate([found[row] for row in rows]) if rows else np.zeros((0, 1))
+    part = path.with_name("part-" + path.name)
+    np.savez(part, **arrays)
+    part.replace(path)
+
+
+def load_encoded(path: Path) -> Encoded:
+    """Read what `save_encoded` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        classes = {key.removeprefix("class:"): stored[key] for key in stored.files if key.startswith("class:")}
+        words: dict[str, dict[int, FloatArray]] = {}
+        for key in stored.files:
+            if key.startswith("words:") and key.endswith(":rows"):
+                name = key.split(":")[1]
+                cuts = np.cumsum(stored[f"words:{name}:counts"])[:-1]
+                parts = np.split(stored[f"words:{name}:values"], cuts)
+                words[name] = dict(zip(stored[key].tolist(), parts, strict=True))
+        return Encoded(stored["vectors"], classes, words)

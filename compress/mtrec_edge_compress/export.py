@@ -1,0 +1,179 @@
+"""Stage 5: the trained model -> `encoder.fp32.onnx` and `ranker.onnx`, named and shaped as docs/bundle-format.md says.
+
+Optimum's exporter traces the graphs; every file is checked to be opset 17, IR 8 and pure `ai.onnx`. Writes into one
+folder; knows nothing of quantization.
+"""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from optimum.exporters.onnx import OnnxConfig
+from optimum.exporters.onnx import export as optimum_export
+from optimum.utils import NormalizedConfig
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from mtrec_edge_compress.model import PRIORS, MultiTaskModel
+from mtrec_edge_compress.onnx_graph import OPSET, check_portable, tidy
+from mtrec_edge_runtime.errors import StageError
+from mtrec_edge_runtime.tasks import Kind
+
+ENCODER_FP32 = "encoder.fp32.onnx"
+RANKER = "ranker.onnx"
+
+Axes = tuple[str | int, ...]  # a dynamic axis by name, a fixed one by size
+SAMPLE_SIZES = {"batch": 2, "tokens": 7, "events": 3, "items": 5}  # of the traced example; any other size runs too
+
+
+@dataclass(frozen=True)
+class GraphShape:
+    """Inputs and outputs of one graph, in order."""
+
+    inputs: dict[str, Axes]
+    integers: tuple[str, ...]  # the int64 inputs; the others are float32
+    outputs: dict[str, Axes]
+
+
+def encoder_shape(model: MultiTaskModel) -> GraphShape:
+    """Return the encoder's inputs and outputs."""
+    outputs: dict[str, Axes] = {"vector": ("batch", model.vector_size)}
+    for task in model.text_tasks:
+        leading: Axes = ("batch", "tokens") if task.kind is Kind.TOKEN else ("batch",)
+        outputs[task.name] = (*leading, len(task.labels))
+    inputs: dict[str, Axes] = {"input_ids": ("batch", "tokens"), "attention_mask": ("batch", "tokens")}
+    return GraphShape(inputs, tuple(inputs), outputs)
+
+
+def ranker_shape(model: MultiTaskModel) -> GraphShape:
+    """Return the ranker's inputs and outputs."""
+    if not model.pair_tasks:
+        raise StageError("export: the dataset has no regression or binary task, so there is nothing to rank; add one")
+    per_event: Axes = ("batch", "events")
+    inputs: dict[str, Axes] = {
+        "history": (*per_event, model.vector_size),
+        "behaviour": per_event,
+        "value": per_event,
+        "age": per_event,
+        "history_mask": per_event,
+        "candidates": ("batch", "items", model.vector_size),
+        "priors": ("batch", "items", PRIORS),
+    }
+    outputs: dict[str, Axes] = {task.name: ("batch", "items") for task in model.pair_tasks}
+    return GraphShape(inputs, ("behaviour", "age", "history_mask"), outputs)
+
+
+class EncoderGraph(nn.Module):
+    """`MultiTaskModel.encode` as a module of its own, which is what the exporter traces."""
+
+    def __init__(self, model: MultiTaskModel) -> None:
+        super().__init__()
+        self.model, self.config = model, PretrainedConfig()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        """Return the outputs of `encoder.onnx`."""
+        return self.model.encode(input_ids, attention_mask)
+
+
+class RankerGraph(nn.Module):
+    """`MultiTaskModel.rank` as a module of its own."""
+
+    def __init__(self, model: MultiTaskModel) -> None:
+        super().__init__()
+        self.model, self.config = model, PretrainedConfig()
+
+    def forward(
+        self,
+        history: Tensor,
+        behaviour: Tensor,
+        value: Tensor,
+        age: Tensor,
+        history_mask: Tensor,
+        candidates: Tensor,
+        priors: Tensor,
+    ) -> dict[str, Tensor]:
+        """Return the outputs of `ranker.onnx`."""
+        return self.model.rank(history, behaviour, value, age, history_mask, candidates, priors)
+
+
+class GraphConfig(OnnxConfig):  # type: ignore[misc]
+    """Optimum's description of a graph, read off a GraphShape."""
+
+    NORMALIZED_CONFIG_CLASS = NormalizedConfig
+
+    def __init__(self, shape: GraphShape) -> None:
+        super().__init__(PretrainedConfig())
+        self.shape = shape
+
+    @property
+    def inputs(self) -> dict[str, dict[int, str]]:
+        """Return the dynamic axes of each input."""
+        return _dynamic_axes(self.shape.inputs)
+
+    @property
+    def outputs(self) -> dict[str, dict[int, str]]:
+        """Return the dynamic axes of each output."""
+        return _dynamic_axes(self.shape.outputs)
+
+    def generate_dummy_inputs(self, framework: str = "pt") -> dict[str, Tensor]:
+        """Return the example that is traced: ones, so every index is valid and no row is all padding."""
+        return {
+            name: torch.ones(
+                [SAMPLE_SIZES[axis] if isinstance(axis, str) else axis for axis in axes],
+                dtype=torch.int64 if name in self.shape.integers else torch.float32,
+            )
+            for name, axes in self.shape.inputs.items()
+        }
+
+
+def export_onnx(model: MultiTaskModel, folder: Path) -> None:
+    """Write `encoder.fp32.onnx` and `ranker.onnx` of `model` into `folder`.
+
+    Raises StageError when a graph would not run on any ONNX Runtime from 1.20 on.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _export(EncoderGraph(model), encoder_shape(model), folder / ENCODER_FP32)
+    _export(RankerGraph(model), ranker_shape(model), folder / RANKER)
+
+
+def export_teacher(model: MultiTaskModel, path: Path) -> None:
+    """Write the FP32 encoder of a teacher to `path`, for the benchmark; it is part of no bundle.
+
+    Any `transformers` encoder will do. The teacher stays on the device and in the mode (train or eval) it was in.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _export(EncoderGraph(model), encoder_shape(model), path)
+
+
+def _export(module: nn.Module, shape: GraphShape, path: Path) -> None:
+    was_training = [part for part in module.modules() if part.training]
+    device = next(module.parameters()).device
+    with warnings.catch_warnings():  # the tracer warns of each Python branch; parity is what verify.py measures
+        warnings.simplefilter("ignore")
+        optimum_export(module.cpu().eval(), GraphConfig(shape), path, opset=OPSET, disable_dynamic_axes_fix=True)
+    module.to(device)
+    for part in was_training:
+        part.training = True
+    model = onnx.load(path)
+    _name_axes(model, shape)
+    tidy(model)
+    check_portable(model, path.name)
+    onnx.save(model, path)
+
+
+def _dynamic_axes(tensors: Mapping[str, Axes]) -> dict[str, dict[int, str]]:
+    return {
+        name: {place: axis for place, axis in enumerate(axes) if isinstance(axis, str)}
+        for name, axes in tensors.items()
+    }
+
+
+def _name_axes(model: Any, shape: GraphShape) -> None:
+    """Give every output the shape that was promised: tracing leaves some fixed axes open."""
+    for tensor in model.graph.output:
+        dims = onnx.helper.make_tensor_value_info(tensor.name, onnx.TensorProto.FLOAT, shape.outputs[tensor.name])
+        tensor.CopyFrom(dims)

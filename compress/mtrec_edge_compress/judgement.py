@@ -1,0 +1,50 @@
+"""What evaluation asks of a model, a baseline or a bundle, and what it hands back. Knows nothing of metrics."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mtrec_edge_compress.data.arrays import History, IntArray
+
+Scores = npt.NDArray[np.floating[Any]]
+
+
+class Scorer(Protocol):
+    """Anything that can be evaluated."""
+
+    def pair_scores(self, history: History, domain: str) -> Mapping[str, Scores]:
+        """Return task -> scores of every item of the domain, (rows of the domain,), for one user.
+
+        Regression in the task's units; binary as a logit, or as any score that grows with the probability.
+        """
+        ...
+
+    def class_logits(self, task: str, rows: IntArray) -> Scores:
+        """Return (rows, labels) logits of a multiclass task; `rows` are catalogue rows or texts, by its source."""
+        ...
+
+    def tags(self, task: str, rows: IntArray) -> list[list[str]]:
+        """Return one label a word of `Arrays.text_tokens` for these texts."""
+        ...
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was measured of one task."""
+
+    metrics: dict[str, float] = field(default_factory=dict)  # those that could be measured
+    counts: dict[str, int] = field(default_factory=dict)  # on how much
+    chance: dict[str, float] = field(default_factory=dict)  # metric -> what no knowledge gives, for retention
+    per_user: dict[str, Scores] = field(default_factory=dict)  # metric -> (users or rows,), nan where undefined
+
+    def joined(self, other: "Judgement") -> "Judgement":
+        """Return both judgements as one."""
+        return Judgement(
+            self.metrics | other.metrics,
+            self.counts | other.counts,
+            self.chance | other.chance,
+            self.per_user | other.per_user,
+        )

@@ -1,0 +1,216 @@
+"""One training step's arithmetic: encode the fresh texts, read the rest from the cache, score, add up the losses.
+
+`Learner` learns from labels (the teacher); `distill.StudentLearner` adds a teacher's outputs. Knows nothing of
+optimisers, epochs or files.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mtrec_edge_compress import losses
+from mtrec_edge_compress.batches import Batch, PairBatch
+from mtrec_edge_compress.data.arrays import Arrays
+from mtrec_edge_compress.data.balance import class_weights
+from mtrec_edge_compress.data.schema import Fold, TaskSpec
+from mtrec_edge_compress.encoding import encode_pooled
+from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_compress.tokens import Tokens
+from mtrec_edge_compress.weighting import TaskWeighting
+from mtrec_edge_runtime.errors import DataError
+from mtrec_edge_runtime.tasks import Kind
+
+
+@dataclass(frozen=True)
+class LabelScale:
+    """What a task's TRAIN labels say of a constant predictor."""
+
+    mean: float  # regression: mean label; binary: base rate
+    deviation: float  # regression: standard deviation
+    entropy: float  # multiclass, token: entropy of the label distribution
+    weights: Tensor | None  # multiclass: class weights
+
+
+def label_scale(arrays: Arrays, task: TaskSpec) -> LabelScale:
+    """Measure a task's TRAIN labels.
+
+    Raises:
+        DataError: the task has no TRAIN label at all.
+    """
+    labels = arrays.labels(task.name)
+    if task.source == "events":
+        values = np.asarray(labels)[arrays.event_fold == Fold.TRAIN]
+        values = values[~np.isnan(values)]
+        _some(task, len(values))
+        return LabelScale(float(values.mean()), float(max(values.std(), 1e-3)), 1.0, None)
+    fold = arrays.item_fold if task.source == "items" else arrays.text_fold
+    train = fold == Fold.TRAIN
+    if task.kind is Kind.TOKEN:
+        flat = np.concatenate([row for row, keep in zip(labels, train, strict=True) if keep] or [np.zeros(0, np.int64)])
+    else:
+        flat = np.asarray(labels)[train]
+    flat = flat[flat >= 0].astype(np.int64)
+    _some(task, len(flat))
+    share = np.bincount(flat, minlength=len(task.labels)) / len(flat)
+    entropy = float(max(-(share[share > 0] * np.log(share[share > 0])).sum(), 1e-2))
+    balanced = task.kind is Kind.MULTICLASS
+    weights = torch.from_numpy(class_weights(flat, len(task.labels))).float() if balanced else None
+    return LabelScale(0.0, 1.0, entropy, weights)
+
+
+def _some(task: TaskSpec, count: int) -> None:
+    if not count:
+        raise DataError(
+            f"task {task.name} has no label in the training fold; the next step: check its behaviours or column in "
+            "dataset.toml, or leave the task out"
+        )
+
+
+class Learner(nn.Module):
+    """A model, the weighting of its tasks, and a cache of pooled text states. Learns from labels."""
+
+    def __init__(self, model: MultiTaskModel, weighting: TaskWeighting, arrays: Arrays, tokens: Tokens) -> None:
+        super().__init__()
+        self.model, self.weighting = model, weighting
+        self.tokens = tokens
+        self.scales = {task.name: label_scale(arrays, task) for task in model.tasks}
+        self.cache: Tensor | None = None  # (rows, hidden), refreshed by begin_epoch
+
+    def begin_epoch(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Refresh the cache: one pass over every text without gradients."""
+        self.cache = encode_pooled(self.model, self.tokens, device, dtype)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted total and each task's loss."""
+        found, fresh = self.text_losses(batch)
+        if batch.pairs is not None:
+            vectors = self.insert_fresh(self.cached_vectors(batch.pairs.rows), batch.pairs.rows, batch, fresh)
+            scores = self.pair_scores(batch.pairs, vectors)
+            found.update(self.pair_losses(batch.pairs, scores))
+        return self.weighting(found), found
+
+    def text_losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the text tasks' losses and the fresh vectors (texts, D); fills the cache with the fresh states."""
+        vectors, token_losses = [], dict[str, list[Tensor]]()
+        for bucket in batch.buckets:
+            states, pooled = self.model.text(bucket.input_ids, bucket.attention_mask)
+            if self.cache is not None:
+                self.cache[bucket.rows] = pooled.detach().float()
+            with torch.autocast(pooled.device.type, enabled=False):
+                vectors.append(self.model.text.vector(pooled.float()))
+                words = states.float()[bucket.word_text, bucket.word_position]
+                for name, loss in self.word_losses(
+                    batch, bucket.word_row, bucket.word_number, words, bucket.word_labels
+                ).items():
+                    token_losses.setdefault(name, []).append(loss)
+        fresh = (
+            torch.cat(vectors) if vectors else torch.zeros(0, self.model.vector_size, device=self.model.center.device)
+        )
+        found = {name: torch.stack(parts).sum() for name, parts in token_losses.items()}
+        rows = torch.cat([bucket.rows for bucket in batch.buckets])
+        with torch.autocast(fresh.device.type, enabled=False):
+            found.update(self.class_losses(batch, rows, fresh))
+        return found, fresh
+
+    def word_losses(
+        self, batch: Batch, row: Tensor, number: Tensor, words: Tensor, labels: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the token tasks' losses of one bucket; `words` (words, hidden) are states of first pieces."""
+        found = {}
+        for task, head in zip(self.model.text_tasks, self.model.text_heads, strict=True):
+            if task.kind is Kind.TOKEN and len(words) and batch.text_counts.get(task.name):
+                logits = head(words)
+                found[task.name] = self.word_loss(
+                    task, logits, labels[task.name], row, number, batch.text_counts[task.name]
+                )
+        return found
+
+    def word_loss(
+        self, task: TaskSpec, logits: Tensor, label: Tensor, row: Tensor, number: Tensor, count: float
+    ) -> Tensor:
+        """Return one token task's loss against its labels."""
+        return losses.class_loss(logits, label, self.scales[task.name].entropy, count)
+
+    def class_losses(self, batch: Batch, rows: Tensor, fresh: Tensor) -> dict[str, Tensor]:
+        """Return the multiclass tasks' losses; `rows` are the corpus rows of `fresh`."""
+        found = {}
+        for task, head in zip(self.model.text_tasks, self.model.text_heads, strict=True):
+            if task.kind is Kind.MULTICLASS and batch.text_counts.get(task.name):
+                place, label = batch.text_labels[task.name]
+                logits = head(fresh[place] * math.sqrt(self.model.vector_size))
+                found[task.name] = self.one_class_loss(task, logits, label, rows[place], batch.text_counts[task.name])
+        return found
+
+    def one_class_loss(self, task: TaskSpec, logits: Tensor, label: Tensor, row: Tensor, count: float) -> Tensor:
+        """Return one multiclass task's loss against its labels."""
+        scale = self.scales[task.name]
+        weights = None if scale.weights is None else scale.weights.to(logits.device)
+        return losses.class_loss(logits, label, scale.entropy, count, weights)
+
+    def cached_vectors(self, rows: Tensor) -> Tensor:
+        """Return item vectors (rows, D) from the cache; the projection is differentiated, the backbone is not."""
+        assert self.cache is not None
+        with torch.autocast(rows.device.type, enabled=False):
+            return self.model.text.vector(self.cache[rows])
+
+    def insert_fresh(self, vectors: Tensor, rows: Tensor, batch: Batch, fresh: Tensor) -> Tensor:
+        """Return `vectors` with the rows that were encoded in this step put in their place."""
+        place = torch.full((len(self.tokens.ids),), -1, device=rows.device)
+        encoded = torch.cat([bucket.rows for bucket in batch.buckets])
+        place[encoded] = torch.arange(len(encoded), device=rows.device)
+        found = place[rows]
+        return torch.where((found >= 0).unsqueeze(-1), fresh[found.clamp_min(0)], vectors)
+
+    def pair_scores(self, pairs: PairBatch, vectors: Tensor) -> dict[str, Tensor]:
+        """Return the domain's scores (users, targets + negatives)."""
+        with torch.autocast(vectors.device.type, enabled=False):
+            scores = self.model.rank(
+                vectors[pairs.history],
+                pairs.behaviour,
+                pairs.value,
+                pairs.age,
+                pairs.history_mask,
+                vectors[pairs.candidates],
+                pairs.priors,
+            )
+        return {name: score for name, score in scores.items() if name in pairs.labels}
+
+    def pair_losses(self, pairs: PairBatch, scores: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the pairwise tasks' losses against their labels."""
+        return {
+            name: self.gold_pair_loss(self._task(name), pairs, score)
+            for name, score in scores.items()
+            if pairs.counts[name]
+        }
+
+    def gold_pair_loss(self, task: TaskSpec, pairs: PairBatch, score: Tensor) -> Tensor:
+        """Return one pairwise task's loss; a ranked task's parts are averaged so that it still starts near 1."""
+        label, scale = pairs.labels[task.name], self.scales[task.name]
+        target, negative = score[:, : label.shape[1]], score[:, label.shape[1] :]
+        if task.kind is Kind.REGRESSION:
+            return losses.regression_loss(target, label, scale.deviation, pairs.counts[task.name])
+        parts = []
+        explicit = 0.0 < scale.mean < 1.0
+        if explicit:
+            parts.append(losses.binary_loss(target, label, scale.mean, pairs.counts[task.name]))
+        if task.negatives:
+            positive, count = (label == 1).to(score.dtype), pairs.positives[task.name]
+            parts.append(losses.sampled_softmax_loss(target, positive, negative, pairs.allowed, count))
+            if not explicit:
+                parts.append(losses.balanced_negative_loss(target, positive, negative, pairs.allowed, count))
+        return torch.stack(parts).mean()
+
+    def _task(self, name: str) -> TaskSpec:
+        return next(task for task in self.model.tasks if task.name == name)
+
+
+def centre_outputs(learner: Learner) -> None:
+    """Start the regression outputs at their TRAIN mean and deviation, and single-class binaries at logit 0."""
+    model = learner.model
+    for number, task in enumerate(model.pair_tasks):
+        scale = learner.scales[task.name]
+        if task.kind is Kind.REGRESSION:
+            model.center[number], model.scale[number] = scale.mean, scale.deviation

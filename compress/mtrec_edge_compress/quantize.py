@@ -1,0 +1,181 @@
+"""Stage 6: `encoder.fp32.onnx` -> two INT8 graphs, `encoder.onnx` and `encoder.exact.onnx`, over one `encoder.bin`.
+
+* Embedding tables: one INT8 row and one scale a word, in plain operators. ONNX Runtime's own way is one scale a table.
+* Matrices: symmetric INT8, one scale an output column (Optimum's ORTQuantizer: scale = max|w| / 64, or / 127).
+* Profile `fast` multiplies integers (MatMulInteger); profile `exact` turns the same integers back into floats.
+* Small heads stay FP32. The ranker is copied as it is: it is small, and a ranking is its output.
+
+Knows nothing of whether the result is good enough: verify.py measures that.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+from optimum.onnxruntime import ORTQuantizer
+from optimum.onnxruntime.configuration import AutoQuantizationConfig
+from transformers import PretrainedConfig
+
+from mtrec_edge_compress.export import ENCODER_FP32, RANKER
+from mtrec_edge_compress.onnx_graph import (
+    Array,
+    check_portable,
+    constants_of,
+    is_head,
+    replace_nodes,
+    tidy,
+    weights_of,
+    write_shared,
+)
+from mtrec_edge_runtime.errors import StageError
+
+ENCODER_FAST = "encoder.onnx"
+ENCODER_EXACT = "encoder.exact.onnx"
+ENCODER_WEIGHTS = "encoder.bin"
+
+MIN_TABLE_BYTES = 4096  # a smaller lookup table costs more as nodes than it saves as bytes
+MAX_FP32_HEAD_BYTES = 256 * 1024  # a head up to this size keeps FP32 weights: rounding it buys little and shows at once
+MAX_FP32_BYTES = 64 * 1024  # anything else above this size must have become INT8
+
+
+def quantize(folder_fp32: Path, out: Path, *, reduce_range: bool = True) -> None:
+    """Read `encoder.fp32.onnx` and `ranker.onnx` from `folder_fp32`, write the shipped graphs into `out`.
+
+    `reduce_range` gives matrices 7 bits instead of 8: without it, CPUs that lack VNNI overflow in silence.
+    Raises StageError when a large FP32 tensor or a foreign operator is left. The same input gives the same bytes.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    prepared = onnx.load(folder_fp32 / ENCODER_FP32)
+    split_gemms(prepared)
+    quantize_tables(prepared)
+    names = _matmuls_to_quantize(prepared)
+    fast = _dynamic_int8(prepared, names, reduce_range)
+    exact = _weight_only(prepared, names, fast)
+    for model, name in ((fast, ENCODER_FAST), (exact, ENCODER_EXACT)):
+        tidy(model)
+        check_portable(model, name)
+        _check_no_large_floats(model, name)
+    write_shared({out / ENCODER_FAST: fast, out / ENCODER_EXACT: exact}, out / ENCODER_WEIGHTS)
+    if folder_fp32.resolve() != out.resolve():
+        shutil.copyfile(folder_fp32 / RANKER, out / RANKER)
+
+
+def int8_rows(table: Array) -> tuple[Array, Array]:
+    """Return INT8 rows and their float32 scales (rows, 1): row = int8 * scale, scale = max|row| / 127."""
+    scales = np.abs(table).max(axis=1, keepdims=True) / np.float32(127)
+    scales = np.where(scales == 0, np.float32(1), scales).astype(np.float32)
+    return np.rint(table / scales).astype(np.int8), scales
+
+
+def split_gemms(model: Any) -> None:
+    """Turn each Gemm with constant weights into MatMul + Add: dynamic quantization knows MatMul alone."""
+    weights = weights_of(model)
+    nodes: list[Any] = []
+    for node in model.graph.node:
+        if node.op_type != "Gemm" or node.input[1] not in weights:
+            nodes.append(node)
+            continue
+        options = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        if options.get("alpha", 1.0) != 1.0 or options.get("beta", 1.0) != 1.0 or options.get("transA", 0):
+            raise StageError(f"quantize: {node.name} is a Gemm with {options}; use a plain linear layer there")
+        matrix = weights[node.input[1]]
+        name = f"{node.input[1]}.matrix"
+        _add_weight(model, name, matrix.T.copy() if options.get("transB", 0) else matrix)
+        scope = node.name.removesuffix("Gemm")
+        product = f"{scope}MatMul_output" if len(node.input) == 3 else node.output[0]
+        nodes.append(helper.make_node("MatMul", [node.input[0], name], [product], f"{scope}MatMul"))
+        if len(node.input) == 3:
+            nodes.append(helper.make_node("Add", [product, node.input[2]], [node.output[0]], f"{scope}Add"))
+    replace_nodes(model.graph, nodes)
+
+
+def quantize_tables(model: Any) -> None:
+    """Look up INT8 rows and their scales, cast and multiply, wherever rows of a large float table were looked up."""
+    weights = weights_of(model)
+    constants = weights | constants_of(model)
+    nodes: list[Any] = []
+    for node in model.graph.node:
+        table = weights.get(node.input[0]) if _looks_up_rows(node, constants) else None
+        if table is None or table.dtype != np.float32 or table.ndim != 2 or table.nbytes < MIN_TABLE_BYTES:
+            nodes.append(node)
+            continue
+        name, (rows, scales) = node.input[0], int8_rows(table)
+        _add_weight(model, f"{name}.int8", rows)
+        _add_weight(model, f"{name}.scale", scales)
+        rows_out, float_out, scale_out = (f"{node.name}/{part}" for part in ("int8", "float", "scale"))
+        nodes += [
+            helper.make_node(node.op_type, [f"{name}.int8", *node.input[1:]], [rows_out], rows_out),
+            helper.make_node(node.op_type, [f"{name}.scale", *node.input[1:]], [scale_out], scale_out),
+            helper.make_node("Cast", [rows_out], [float_out], float_out, to=onnx.TensorProto.FLOAT),
+            helper.make_node("Mul", [float_out, scale_out], [node.output[0]], f"{node.name}/Mul"),
+        ]
+    replace_nodes(model.graph, nodes)
+
+
+def _looks_up_rows(node: Any, constants: dict[str, Array]) -> bool:
+    """Whether a node picks whole rows: Gather on axis 0 (words), or Slice on axis 0 (positions)."""
+    if node.op_type == "Gather":
+        return all(a.name != "axis" or a.i == 0 for a in node.attribute)
+    return (
+        node.op_type == "Slice" and len(node.input) > 3 and constants.get(node.input[3], np.array([-1])).tolist() == [0]
+    )
+
+
+def _matmuls_to_quantize(model: Any) -> list[str]:
+    """Return the names of the MatMuls by a constant matrix, without the small heads."""
+    weights = weights_of(model)
+    found = [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+    return [n.name for n in found if not (is_head(n) and weights[n.input[1]].nbytes <= MAX_FP32_HEAD_BYTES)]
+
+
+def _dynamic_int8(prepared: Any, names: list[str], reduce_range: bool) -> Any:
+    """Return the graph with the named MatMuls as DynamicQuantizeLinear + MatMulInteger, per column."""
+    config = AutoQuantizationConfig.avx512_vnni(
+        is_static=False, per_channel=True, nodes_to_quantize=names, operators_to_quantize=["MatMul"]
+    )
+    config.reduce_range = reduce_range
+    with tempfile.TemporaryDirectory() as folder:
+        onnx.save(prepared, Path(folder) / "model.onnx")
+        quantizer = ORTQuantizer(Path(folder) / "model.onnx", config=PretrainedConfig())
+        quantizer.quantize(config, save_dir=Path(folder) / "int8", file_suffix="")
+        return onnx.load(Path(folder) / "int8" / "model.onnx")
+
+
+def _weight_only(prepared: Any, names: list[str], fast: Any) -> Any:
+    """Return the prepared graph with each named MatMul reading the INT8 weights of `fast` through DequantizeLinear."""
+    model = onnx.ModelProto.FromString(prepared.SerializeToString(deterministic=True))
+    integers = weights_of(fast)
+    chosen, done = set(names), set()
+    nodes: list[Any] = []
+    for node in model.graph.node:
+        if node.name in chosen:
+            weight = node.input[1]
+            if weight not in done:
+                done.add(weight)
+                _add_weight(model, f"{weight}_quantized", integers[f"{weight}_quantized"])
+                _add_weight(model, f"{weight}_scale", integers[f"{weight}_scale"])
+                inputs, output = [f"{weight}_quantized", f"{weight}_scale"], f"{weight}_dequantized"
+                nodes.append(helper.make_node("DequantizeLinear", inputs, [output], f"{node.name}_weight", axis=1))
+            node.input[1] = f"{weight}_dequantized"
+        nodes.append(node)
+    replace_nodes(model.graph, nodes)
+    return model
+
+
+def _add_weight(model: Any, name: str, value: Array) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+
+
+def _check_no_large_floats(model: Any, name: str) -> None:
+    heads = {weight for node in model.graph.node if is_head(node) for weight in node.input}
+    for tensor, value in weights_of(model).items():
+        limit = MAX_FP32_HEAD_BYTES if tensor in heads else MAX_FP32_BYTES
+        if value.dtype == np.float32 and value.nbytes > limit and not tensor.endswith(".scale"):
+            raise StageError(
+                f"quantize: {name} still holds {tensor} as {value.nbytes:,} bytes of FP32 (at most {limit:,}); "
+                "only linear layers and lookup tables become INT8, so build the model of those"
+            )

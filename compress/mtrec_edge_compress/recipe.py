@@ -1,0 +1,267 @@
+"""The settings of one run: frozen dataclasses read from TOML. An unknown key is an error that names the known ones."""
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from mtrec_edge_runtime.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Model:
+    """Sizes that teacher and student share."""
+
+    vector_size: int = 128  # D, length of an item vector
+    max_tokens: int = 64  # a text is cut there, in training and on the device
+    max_history: int = 50  # latest events the user encoder reads
+    user_heads: int = 4  # attention heads of the user encoder
+    task_hidden: int = 32  # hidden units of each pairwise task's head
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse sizes the device could not serve."""
+        _within("model.vector_size", self.vector_size, 8, 1024)
+        _within("model.max_tokens", self.max_tokens, 8, 512)
+        _within("model.max_history", self.max_history, 1, 500)
+        _within("model.dropout", self.dropout, 0.0, 0.9)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run of the training loop."""
+
+    epochs: int = 3
+    users: int = 64  # windows (a user's history and targets) a step
+    targets: int = 8  # events of a window that are scored
+    negatives: int = 128  # sampled unobserved items a step, shared by its users
+    fresh_targets: int = 1  # targets of a window whose text is encoded with gradients; the rest come from the cache
+    texts: int = 32  # labelled texts a step, for the text tasks
+    prior_dropout: float = 0.1  # share of candidates shown without their priors, as an unseen item is
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 5e-5  # of the text backbone
+    head_learning_rate: float = 1e-3  # of everything else
+    weight_decay: float = 0.01
+    warmup: float = 0.1  # share of all steps
+    clip: float = 1.0  # greatest gradient norm
+    accumulation: int = 1  # steps whose gradients are added before an update
+    patience: int = 2  # epochs without a better validation before stopping
+    weighting: Literal["static", "uncertainty"] = "static"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
+    trackers: tuple[str, ...] = ()  # "tensorboard", "wandb": Accelerate's trackers
+    save_minutes: float = 3.0  # at most this much work is lost by a kill
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot train."""
+        for name in ("epochs", "users", "targets", "negatives", "texts", "accumulation", "patience"):
+            _within(name, getattr(self, name), 1, 1_000_000)
+        _within("fresh_targets", self.fresh_targets, 0, self.targets)
+        for name in ("learning_rate", "head_learning_rate", "clip"):
+            _within(name, getattr(self, name), 1e-9, 1e3)
+        for name in ("prior_dropout", "warmup"):
+            _within(name, getattr(self, name), 0.0, 1.0)
+        for tracker in self.trackers:
+            if tracker not in ("tensorboard", "wandb"):
+                raise RecipeError(f"tracker {tracker!r} is unknown; write tensorboard or wandb")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Stage 2: the BERT that learns the tasks."""
+
+    encoder: str = ""  # hub id or folder of a transformers encoder; "" makes a small random BERT (synthetic data)
+    layers: int = 4  # of the random BERT
+    hidden_size: int = 128  # of the random BERT
+    vocabulary: int = 4000  # of the random BERT
+    training: Training = field(default_factory=Training)
+
+
+@dataclass(frozen=True)
+class Student:
+    """The small model's start."""
+
+    encoder: str = ""  # start from this BertModel's layers; "" takes the trained teacher's
+    layers: int = 3  # how many layers are kept, spread evenly from first to last
+    embedding_size: int = 128  # E of the factorised word table; 0 keeps the hidden size
+    vocabulary: int = 16_000  # most tokens kept of the teacher's vocabulary
+    min_count: int = 1  # a token seen less often than this in the dataset's texts is dropped
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse a student that cannot be built."""
+        _within("student.layers", self.layers, 1, 48)
+        _within("student.vocabulary", self.vocabulary, 200, 1_000_000)
+        _within("student.dropout", self.dropout, 0.0, 0.9)
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Stage 3: first match the teacher's vectors on every text, then its task outputs."""
+
+    represent: Training = field(default_factory=Training)  # texts only
+    tasks: Training = field(default_factory=Training)  # texts and pairs
+    vector_weight: float = 10.0  # of 1 - cosine(student vector, teacher vector)
+    soft_weight: float = 0.7  # share of each task's loss taken against the teacher's outputs; the rest is gold
+    temperature: float = 2.0  # of multiclass and token soft targets
+
+    def __post_init__(self) -> None:
+        """Refuse impossible weights."""
+        _within("distill.soft_weight", self.soft_weight, 0.0, 1.0)
+        _within("distill.temperature", self.temperature, 0.1, 100.0)
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Stage 4: heads and feed-forward units removed in rounds, each followed by healing."""
+
+    heads: float = 0.25  # share of all attention heads removed in the end
+    units: float = 0.25  # share of all feed-forward units removed in the end
+    rounds: int = 3
+    importance_steps: int = 20  # batches whose gradients make the importance
+    heal: Training = field(default_factory=Training)  # after each round
+
+    def __post_init__(self) -> None:
+        """Refuse to remove everything."""
+        _within("prune.heads", self.heads, 0.0, 0.9)
+        _within("prune.units", self.units, 0.0, 0.95)
+        _within("prune.rounds", self.rounds, 1, 100)
+
+
+@dataclass(frozen=True)
+class Quantize:
+    """Stage 6."""
+
+    reduce_range: bool = True  # 7-bit weights: no saturation on CPUs without VNNI
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Stage 7: what must hold for the bundle to be certified."""
+
+    fp32_max_abs: float = 1e-4  # torch against FP32 ONNX, greatest absolute difference
+    task_loss: float = 0.01  # greatest relative loss of a task's headline metric, FP32 to INT8
+    retention: float = 0.95  # least share of the teacher's headline metric the pruned student keeps on each task
+    top10_overlap: float = 0.9  # mean over histories, FP32 against INT8
+    kendall_tau: float = 0.95  # likewise, over the whole pool
+    pool: int = 500  # candidates ranked
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How much of the test fold a stage's row in the ledger is measured on."""
+
+    users_per_domain: int = 1000  # seeded sample of users a domain; 0 takes all
+    validation_users: int = 200  # likewise, for early stopping
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Stage 8."""
+
+    catalogue: Literal["teacher", "student"] = "teacher"  # whose vectors known items get
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run of `mtrec-edge compress`."""
+
+    name: str = "recipe"
+    seed: int = 0
+    model: Model = field(default_factory=Model)
+    weights: dict[str, float] = field(default_factory=dict)  # task -> lambda, over the dataset's own
+    teacher: Teacher = field(default_factory=Teacher)
+    student: Student = field(default_factory=Student)
+    distill: Distill = field(default_factory=Distill)
+    prune: Prune = field(default_factory=Prune)
+    quantize: Quantize = field(default_factory=Quantize)
+    verify: Verify = field(default_factory=Verify)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    bundle: Bundle = field(default_factory=Bundle)
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise RecipeError(f"{name} = {value}: write a number from {low} to {high}")
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a TOML recipe, then apply overrides such as `teacher.training.epochs=1`.
+
+    Raises:
+        RecipeError: the file is missing or no TOML, a key is unknown (the known ones are named), a value is of the
+            wrong type or out of range.
+    """
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(
+            f"there is no recipe {path}; the next step: give the path of a .toml, e.g. recipes/quickstart.toml"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path} is not TOML: {error}") from error
+    for override in overrides:
+        _override(tree, override)
+    recipe = _read(Recipe, tree, "")
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {override!r}: write it as key=value, e.g. --set student.layers=2")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *parents, last = key.split(".", 1) if key.startswith("weights.") else key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise RecipeError(f"--set {override!r}: {parent} is a value, not a table")
+    tree[last] = value
+
+
+def _read(kind: type, tree: object, where: str) -> object:
+    """Build a settings dataclass from a TOML table."""
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{where.rstrip('.')} must be a table, got {tree!r}")
+    known = {f.name: f for f in fields(kind)}
+    hints = get_type_hints(kind)
+    for key in tree:
+        if key not in known:
+            raise RecipeError(
+                f"unknown key {where}{key}; the known ones are {', '.join(where + name for name in known)}"
+            )
+    values = {key: _value(hints[key], value, f"{where}{key}") for key, value in tree.items()}
+    missing = [
+        f.name for f in known.values() if f.default is MISSING and f.default_factory is MISSING and f.name not in values
+    ]
+    if missing:
+        raise RecipeError(f"{where}{missing[0]} is missing")
+    return kind(**values)
+
+
+def _value(hint: Any, value: object, where: str) -> object:
+    """Check one value against its field's type; an int serves as a float, a list as a tuple."""
+    if is_dataclass(hint):
+        return _read(hint, value, where + ".")  # type: ignore[arg-type]
+    origin, choices = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        if value not in choices:
+            raise RecipeError(f"{where} = {value!r}: choose one of {', '.join(map(repr, choices))}")
+        return value
+    if origin is tuple and isinstance(value, list):
+        return tuple(value)
+    if origin is dict and isinstance(value, dict):
+        return {key: _value(choices[1], inner, f"{where}.{key}") for key, inner in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    plain = origin or hint
+    if isinstance(plain, UnionType) or not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
+        raise RecipeError(
+            f"{where} = {value!r}: expected {getattr(hint, '__name__', hint)}, got {type(value).__name__}"
+        )
+    return value

@@ -1,0 +1,80 @@
+"""A Scorer over encoded texts and a ranking function: every stage of the ledger is measured through it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mtrec_edge_compress.data.arrays import Arrays, FloatArray, History, IntArray
+from mtrec_edge_compress.encoding import Encoded
+from mtrec_edge_compress.model import MultiTaskModel
+
+RankInputs = dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]  # the inputs of ranker.onnx by name
+RankFunction = Callable[[RankInputs], dict[str, FloatArray]]
+
+
+@dataclass(frozen=True)
+class VectorScorer:
+    """Scores pairs by item vectors and a ranker; reads text tasks from what was encoded."""
+
+    arrays: Arrays
+    encoded: Encoded
+    rank: RankFunction
+    max_history: int
+    catalogue: FloatArray | None = None  # item vectors that stand in for the encoder's own
+
+    def rank_inputs(self, history: History, rows: slice | IntArray) -> RankInputs:
+        """Return the ranker's inputs for one user and these catalogue rows, batch 1."""
+        vectors = self.encoded.vectors if self.catalogue is None else self.catalogue
+        items, behaviours = history.items[: self.max_history], history.behaviours[: self.max_history]
+        mean = np.array([b.mean for b in self.arrays.behaviours], np.float32)[behaviours]
+        scale = np.array([b.scale for b in self.arrays.behaviours], np.float32)[behaviours]
+        value = np.nan_to_num((history.values[: self.max_history] - mean) / scale).astype(np.float32)
+        return {
+            "history": vectors[items][None],
+            "behaviour": behaviours[None],
+            "value": value[None],
+            "age": np.arange(len(items))[None],
+            "history_mask": np.ones((1, len(items)), np.int64),
+            "candidates": vectors[rows][None],
+            "priors": self.arrays.priors[rows][None],
+        }
+
+    def pair_scores(self, history: History, domain: str) -> dict[str, FloatArray]:
+        """Return each pairwise task of the domain's scores of all its items."""
+        scores = self.rank(self.rank_inputs(history, self.arrays.domains[domain]))
+        return {name: score[0] for name, score in scores.items() if name.split(".")[0] == domain}
+
+    def class_logits(self, task: str, rows: IntArray) -> FloatArray:
+        """Return (rows, labels) of a multiclass task."""
+        shift = 0 if self.arrays.task(task).source == "items" else len(self.arrays.item_ids)
+        return self.encoded.logits[task][rows + shift]
+
+    def tags(self, task: str, rows: IntArray) -> list[list[str]]:
+        """Return one label a word of a token task; a word that was cut gets the first label."""
+        labels, shift = self.arrays.task(task).labels, len(self.arrays.item_ids)
+        found = self.encoded.word_logits[task]
+        return [[labels[best] for best in found[int(row) + shift].argmax(-1)] for row in rows]
+
+
+def torch_ranker(model: MultiTaskModel) -> RankFunction:
+    """Return the model's `rank` as a function of arrays."""
+    model.eval()
+    device = model.center.device
+
+    @torch.no_grad()
+    def rank(inputs: RankInputs) -> dict[str, FloatArray]:
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in inputs.items()}
+        return {name: score.cpu().numpy() for name, score in model.rank(*ordered(tensors)).items()}
+
+    return rank
+
+
+RANK_ORDER: Sequence[str] = ("history", "behaviour", "value", "age", "history_mask", "candidates", "priors")
+
+
+def ordered(tensors: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    """Return the ranker's inputs in the order `MultiTaskModel.rank` takes them."""
+    return [tensors[name] for name in RANK_ORDER]

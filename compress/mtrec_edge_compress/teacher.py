@@ -1,0 +1,111 @@
+"""Stage 2: fine-tune the BERT multi-task teacher."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import AutoModel, BertConfig, BertModel, BertTokenizer
+
+from mtrec_edge_compress.batches import BatchSource
+from mtrec_edge_compress.checkpoint import without_pooler
+from mtrec_edge_compress.data.arrays import Arrays
+from mtrec_edge_compress.learner import Learner, centre_outputs
+from mtrec_edge_compress.model import ModelShape, MultiTaskModel
+from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.tokens import Tokens
+from mtrec_edge_compress.training import Device, Validate, fit
+from mtrec_edge_compress.vocabulary import word_vocabulary
+from mtrec_edge_compress.weighting import TaskWeighting
+from mtrec_edge_runtime.errors import RecipeError, StageError
+
+
+def small_random_bert(recipe: Recipe, arrays: Arrays, folder: Path) -> str:
+    """Write an untrained small BERT over the dataset's own words, as a `transformers` folder; return its path."""
+    vocabulary = word_vocabulary([*arrays.item_texts, *arrays.texts], recipe.teacher.vocabulary)
+    folder.mkdir(parents=True, exist_ok=True)
+    words = folder / "vocab.txt"
+    words.write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    BertTokenizer(str(words), do_lower_case=True).save_pretrained(folder)
+    size = recipe.teacher.hidden_size
+    torch.manual_seed(recipe.seed)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=size,
+        num_hidden_layers=recipe.teacher.layers,
+        num_attention_heads=max(1, size // 32),
+        intermediate_size=4 * size,
+        max_position_embeddings=recipe.model.max_tokens,
+        hidden_dropout_prob=recipe.model.dropout,
+        attention_probs_dropout_prob=recipe.model.dropout,
+    )
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return str(folder)
+
+
+def load_backbone(encoder: str) -> torch.nn.Module:
+    """Load a pretrained encoder by hub id or folder, without its pooler.
+
+    Raises:
+        StageError: it cannot be loaded.
+    """
+    try:
+        return without_pooler(partial(AutoModel.from_pretrained, encoder)).float()
+    except (OSError, ValueError) as error:
+        raise StageError(
+            f"no encoder can be loaded from {encoder!r} ({error}); the next step: give a hub id that can be reached, or "
+            "a folder with config.json and model.safetensors"
+        ) from error
+
+
+def new_teacher(recipe: Recipe, arrays: Arrays, encoder: str) -> MultiTaskModel:
+    """Return an untrained teacher on a pretrained backbone."""
+    torch.manual_seed(recipe.seed)
+    backbone = load_backbone(encoder)
+    longest = getattr(backbone.config, "max_position_embeddings", recipe.model.max_tokens)
+    if longest < recipe.model.max_tokens:
+        raise RecipeError(f"model.max_tokens = {recipe.model.max_tokens}, but {encoder} reads at most {longest} tokens")
+    shape = ModelShape(
+        recipe.model.vector_size,
+        recipe.model.max_history,
+        len(arrays.behaviours),
+        recipe.model.user_heads,
+        recipe.model.task_hidden,
+        recipe.model.dropout,
+    )
+    return MultiTaskModel(backbone, backbone.config.hidden_size, shape, arrays.tasks)
+
+
+def task_weights(recipe: Recipe, arrays: Arrays) -> dict[str, float]:
+    """Return every task's lambda: the recipe's, else the dataset's.
+
+    Raises:
+        RecipeError: the recipe weighs a task that the dataset does not have.
+    """
+    known = {task.name: task.weight for task in arrays.tasks}
+    for name in recipe.weights:
+        if name not in known:
+            raise RecipeError(f"weights.{name}: the dataset has no such task; it has {', '.join(known)}")
+    return {**known, **recipe.weights}
+
+
+def train_teacher(
+    recipe: Recipe,
+    arrays: Arrays,
+    tokens: Tokens,
+    encoder: str,
+    *,
+    folder: Path,
+    validate: Validate,
+    device: Device,
+    progress: bool,
+) -> tuple[MultiTaskModel, dict[str, float]]:
+    """Fine-tune every task together and return the best model with its validation metrics."""
+    model = new_teacher(recipe, arrays, encoder)
+    settings = recipe.teacher.training
+    learner = Learner(model, TaskWeighting(task_weights(recipe, arrays), settings.weighting), arrays, tokens)
+    centre_outputs(learner)
+    source = BatchSource(arrays, tokens, settings, recipe.model.max_history, recipe.seed)
+    metrics = fit(
+        learner, source, settings, folder=folder, validate=validate, device=device, label="teacher", progress=progress
+    )
+    return model, metrics

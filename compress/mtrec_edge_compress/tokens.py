@@ -1,0 +1,116 @@
+"""The texts of a dataset as token ids, for one vocabulary.
+
+Row space: catalogue items first (as in Arrays), then the rows of the texts table.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, BertTokenizer, BertTokenizerFast
+
+from mtrec_edge_compress.data.arrays import Arrays, IntArray
+from mtrec_edge_runtime.errors import StageError
+from mtrec_edge_runtime.tokenizer import WordPiece
+
+
+class Tokenizer(Protocol):
+    """What turns text into ids: the device's WordPiece, or any `transformers` tokenizer."""
+
+    def encode(self, text: str, *, max_tokens: int) -> list[int]:
+        """Return ids with the special tokens, at most `max_tokens`."""
+        ...
+
+    def encode_words(self, words: Sequence[str], *, max_tokens: int) -> tuple[list[int], list[int]]:
+        """Return ids and each word's first position, -1 for a word that was cut."""
+        ...
+
+
+class HubTokenizer:
+    """Any fast `transformers` tokenizer behind the two calls of `Tokenizer`."""
+
+    def __init__(self, encoder: str) -> None:
+        self._tokenizer = AutoTokenizer.from_pretrained(encoder, use_fast=True)
+
+    def encode(self, text: str, *, max_tokens: int) -> list[int]:
+        """Return ids with the special tokens; "[SEP]" in a text is plain text."""
+        ids: list[int] = self._tokenizer(text, truncation=True, max_length=max_tokens, split_special_tokens=True)[
+            "input_ids"
+        ]
+        return ids
+
+    def encode_words(self, words: Sequence[str], *, max_tokens: int) -> tuple[list[int], list[int]]:
+        """Return ids and each word's first position, -1 for a word that was cut."""
+        encoded = self._tokenizer(
+            list(words), is_split_into_words=True, truncation=True, max_length=max_tokens, split_special_tokens=True
+        )
+        first = [-1] * len(words)
+        for position, word in reversed(list(enumerate(encoded.word_ids()))):
+            if word is not None:
+                first[word] = position
+        return encoded["input_ids"], first
+
+
+def open_tokenizer(encoder: str) -> Tokenizer:
+    """Return the tokenizer of an encoder (hub id or folder): WordPiece when it is BERT's, else its own."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(encoder, use_fast=True)
+    except (OSError, ValueError) as error:
+        raise StageError(
+            f"no tokenizer can be loaded from {encoder!r} ({error}); the next step: give a hub id that can be reached, "
+            "or a folder with config.json, model.safetensors and vocab.txt"
+        ) from error
+    if isinstance(tokenizer, BertTokenizer | BertTokenizerFast) and tokenizer.do_lower_case:
+        return WordPiece([token for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])])
+    return HubTokenizer(encoder)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Every text of a dataset as ids."""
+
+    ids: tuple[IntArray, ...]  # one array a row
+    words: tuple[IntArray, ...]  # first position of each word of a text row; empty for items
+
+    @property
+    def lengths(self) -> IntArray:
+        """Return each row's length in tokens, (rows,)."""
+        return np.array([len(row) for row in self.ids], np.int64)
+
+    def padded(self, rows: IntArray) -> tuple[Tensor, Tensor]:
+        """Return ids and mask, (rows, longest), padded with 0."""
+        longest = max(len(self.ids[row]) for row in rows)
+        ids = np.zeros((len(rows), longest), np.int64)
+        mask = np.zeros((len(rows), longest), np.int64)
+        for number, row in enumerate(rows):
+            length = len(self.ids[row])
+            ids[number, :length] = self.ids[row]
+            mask[number, :length] = 1
+        return torch.from_numpy(ids), torch.from_numpy(mask)
+
+
+def tokenize(arrays: Arrays, tokenizer: Tokenizer, max_tokens: int) -> Tokens:
+    """Return the ids of every item and text of the dataset, cut at `max_tokens`."""
+    ids = [tokenizer.encode(text, max_tokens=max_tokens) for text in arrays.item_texts]
+    words: list[list[int]] = [[] for _ in ids]
+    for text, split in zip(arrays.texts, arrays.text_tokens, strict=True):
+        if split:
+            row, first = tokenizer.encode_words(split, max_tokens=max_tokens)
+        else:
+            row, first = tokenizer.encode(text, max_tokens=max_tokens), []
+        ids.append(row)
+        words.append(first)
+    return Tokens(tuple(np.array(row, np.int64) for row in ids), tuple(np.array(w, np.int64) for w in words))
+
+
+def vocabulary_of(encoder: str) -> list[str]:
+    """Return an encoder's WordPiece vocabulary, id order, read from its `vocab.txt` or tokenizer."""
+    local = Path(encoder) / "vocab.txt"
+    if local.is_file():
+        return local.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    tokenizer = AutoTokenizer.from_pretrained(encoder, use_fast=True)
+    return [token for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])]

@@ -1,0 +1,275 @@
+"""The one training loop (Accelerate): any learner, CPU, CUDA, several GPUs or machines; resumable, early stopping.
+
+A killed run goes on from its last saved step. Knows nothing of tasks or texts.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mtrec_edge_compress.batches import BatchSource
+from mtrec_edge_compress.checkpoint import load_model, save_model
+from mtrec_edge_compress.encoding import model_dtype
+from mtrec_edge_compress.learner import Learner
+from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_compress.recipe import Training
+from mtrec_edge_runtime.errors import StageError
+
+Device = Literal["auto", "cpu", "cuda"]
+Validate = Callable[[MultiTaskModel], dict[str, float]]  # returns metrics with the key "score", higher is better
+
+
+@dataclass
+class Progress:
+    """Where a run stands; stored beside its checkpoint."""
+
+    epoch: int = 0
+    step: int = 0  # batches of the epoch that are done
+    updates: int = 0
+    best: float = float("-inf")
+    stale: int = 0  # epochs since the best
+    seconds: float = 0.0
+    finished: bool = False
+
+
+def open_device(device: Device) -> torch.device:
+    """Return the device asked for.
+
+    Raises:
+        StageError: CUDA was asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise StageError(
+            "--device cuda was asked for and this machine shows no CUDA device to torch "
+            f"{torch.__version__}; the next step: --device cpu, or a CUDA build of torch with its driver"
+        )
+    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def fit(
+    learner: Learner,
+    source: BatchSource,
+    settings: Training,
+    *,
+    folder: Path,
+    validate: Validate | None = None,
+    device: Device = "auto",
+    label: str = "training",
+    progress: bool = False,
+) -> dict[str, float]:
+    """Train `learner.model` in place and return the best validation metrics.
+
+    Args:
+        learner: what turns a batch into losses.
+        source: where batches come from.
+        settings: epochs, rates and the rest.
+        folder: checkpoints (`state/`, `best/`, `progress.json`, `validation.json`); a run found there is resumed.
+        validate: called after each epoch; without it the last epoch is kept.
+        device: `auto` takes CUDA where there is one.
+        label: shown by the progress bar.
+        progress: whether to show it.
+
+    Raises:
+        StageError: a loss is no number, or CUDA was asked for in vain.
+    """
+    place = open_device(device)
+    dtype = model_dtype(place, settings.precision)
+    accelerator = _accelerator(settings, place, dtype, folder)
+    set_seed(source.seed)
+    source = replace(source, rank=accelerator.process_index, world=accelerator.num_processes)
+    run = _Run(accelerator, learner, source, settings, folder, dtype, label, progress)
+    run.train(validate)
+    return run.finish()
+
+
+def _accelerator(settings: Training, device: torch.device, dtype: torch.dtype, folder: Path) -> Accelerator:
+    AcceleratorState._reset_state()  # one run may use another precision than the one before
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if dtype == torch.bfloat16 else "no",
+        gradient_accumulation_steps=settings.accumulation,
+        log_with=list(settings.trackers) or None,
+        project_dir=str(folder),
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+
+
+class _Run:
+    """The state of one call of `fit`."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        learner: Learner,
+        source: BatchSource,
+        settings: Training,
+        folder: Path,
+        dtype: torch.dtype,
+        label: str,
+        show: bool,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.accelerator, self.source, self.settings, self.folder = accelerator, source, settings, folder
+        self.dtype, self.label = dtype, label
+        self.show = show and accelerator.is_main_process
+        learner.to(accelerator.device)
+        self.wrapped, self.optimizer = accelerator.prepare(learner, _optimizer(learner, settings))
+        self.learner = cast(Learner, accelerator.unwrap_model(self.wrapped))
+        self.steps = [source.steps(epoch) for epoch in range(settings.epochs)]
+        self.updates = sum(-(-n // settings.accumulation) for n in self.steps)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        if settings.trackers:
+            accelerator.init_trackers("mtrec-edge", config={k: str(v) for k, v in asdict(settings).items()})
+        self.progress = self._resume()
+
+    def _resume(self) -> Progress:
+        stored = self.folder / "progress.json"
+        if not stored.is_file():
+            return Progress()
+        progress = Progress(**json.loads(stored.read_text()))
+        if not progress.finished:
+            self.accelerator.load_state(str(self.folder / f"state-{progress.epoch}-{progress.step}"))
+        return progress
+
+    def train(self, validate: Validate | None) -> None:
+        """Run the epochs that are left."""
+        began = time.monotonic() - self.progress.seconds
+        while not self.progress.finished and self.progress.epoch < self.settings.epochs:
+            self._epoch(began)
+            metrics = {"score": 0.0} if validate is None else self._validate(validate)
+            self._end_epoch(metrics, keep_last=validate is None)
+            self._save(time.monotonic() - began)
+
+    def _epoch(self, began: float) -> None:
+        epoch, saved = self.progress.epoch, time.monotonic()
+        self.learner.train()
+        self.learner.begin_epoch(self.accelerator.device, self.dtype)
+        means: dict[str, float] = {}
+        title = f"{self.label} {epoch + 1}/{self.settings.epochs}"
+        with tqdm(total=self.steps[epoch], initial=self.progress.step, desc=title, disable=not self.show) as bar:
+            for batch in self.source.epoch(epoch, self.progress.step):
+                losses = self._step(batch.to(self.accelerator.device))
+                for name, loss in losses.items():
+                    means[name] = 0.95 * means.get(name, loss) + 0.05 * loss
+                self.progress.step += 1
+                bar.update()
+                bar.set_postfix({name: f"{mean:.3f}" for name, mean in means.items()}, refresh=False)
+                if time.monotonic() - saved > 60 * self.settings.save_minutes:
+                    self._save(time.monotonic() - began)
+                    saved = time.monotonic()
+
+    def _step(self, batch: object) -> dict[str, float]:
+        with self.accelerator.accumulate(self.wrapped):
+            total, losses = self.wrapped(batch)
+            if not torch.isfinite(total):
+                bad = {name: float(loss) for name, loss in losses.items()}
+                raise StageError(
+                    f"{self.label}: the loss became {float(total)} at epoch {self.progress.epoch + 1}, step "
+                    f"{self.progress.step} ({bad}); the next step: a lower learning_rate, or precision = 'fp32'"
+                )
+            # gradients are averaged over processes; the losses already divide by the global count
+            self.accelerator.backward(total * self.accelerator.num_processes)
+            if self.accelerator.sync_gradients:
+                self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.settings.clip)
+                self._set_rates()
+                self.progress.updates += 1
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        if self.settings.trackers:
+            self.accelerator.log({f"{self.label}/{k}": v for k, v in values.items()}, step=self.progress.updates)
+        return values
+
+    def _set_rates(self) -> None:
+        """Warm up linearly, then decay linearly to a twentieth."""
+        warm = max(1, round(self.settings.warmup * self.updates))
+        done = self.progress.updates + 1
+        factor = done / warm if done <= warm else max(0.05, (self.updates - done) / max(1, self.updates - warm))
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+
+    def _validate(self, validate: Validate) -> dict[str, float]:
+        """Measure on the main process; every process hears the result."""
+        score = torch.zeros(1, device=self.accelerator.device)
+        metrics: dict[str, float] = {}
+        if self.accelerator.is_main_process:
+            metrics = validate(self.learner.model)
+            score[0] = metrics["score"]
+            if self.show:
+                tqdm.write(
+                    f"{self.label} {self.progress.epoch + 1}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()),
+                    file=None,
+                )
+        if self.accelerator.num_processes > 1:
+            torch.distributed.broadcast(score, 0)
+        if self.settings.trackers:
+            self.accelerator.log(
+                {f"{self.label}/validation/{k}": v for k, v in metrics.items()}, step=self.progress.updates
+            )
+        return {**metrics, "score": float(score)}
+
+    def _end_epoch(self, metrics: dict[str, float], *, keep_last: bool) -> None:
+        self.progress.epoch, self.progress.step = self.progress.epoch + 1, 0
+        if keep_last or metrics["score"] > self.progress.best:
+            self.progress.best, self.progress.stale = metrics["score"], 0
+            if self.accelerator.is_main_process:
+                save_model(self.learner.model, self.folder / "best")
+                (self.folder / "validation.json").write_text(json.dumps(metrics))
+        else:
+            self.progress.stale += 1
+        exhausted = self.progress.stale >= self.settings.patience
+        self.progress.finished = exhausted or self.progress.epoch >= self.settings.epochs
+
+    def _save(self, seconds: float) -> None:
+        """Save everything needed to go on; the pointer file moves last."""
+        self.progress.seconds = seconds
+        name = f"state-{self.progress.epoch}-{self.progress.step}"
+        if not self.progress.finished:
+            self.accelerator.save_state(str(self.folder / name))
+        if self.accelerator.is_main_process:
+            new = self.folder / "progress.json.new"
+            new.write_text(json.dumps(asdict(self.progress)))
+            os.replace(new, self.folder / "progress.json")
+            for old in self.folder.glob("state-*"):
+                if old.name != name or self.progress.finished:
+                    shutil.rmtree(old)
+        self.accelerator.wait_for_everyone()
+
+    def finish(self) -> dict[str, float]:
+        """Put the best weights into the learner's model and return their validation metrics."""
+        if self.settings.trackers:
+            self.accelerator.end_training()
+        self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)  # the next run wraps it anew
+        best = load_model(self.folder / "best")
+        self.learner.model.load_state_dict(best.state_dict())
+        self.learner.model.eval()
+        metrics: dict[str, float] = json.loads((self.folder / "validation.json").read_text())
+        return metrics
+
+
+def _optimizer(learner: nn.Module, settings: Training) -> torch.optim.Optimizer:
+    """Return AdamW or SGD with the backbone's rate for the backbone and the heads' rate for the rest."""
+    backbone: list[Tensor] = []
+    rest: list[Tensor] = []
+    for name, parameter in learner.named_parameters():
+        (backbone if ".backbone." in name else rest).append(parameter)
+    groups = [
+        {"params": backbone, "lr": settings.learning_rate, "weight_decay": settings.weight_decay},
+        {"params": rest, "lr": settings.head_learning_rate, "weight_decay": settings.weight_decay},
+    ]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9)
+    return torch.optim.AdamW(groups)
