@@ -17,7 +17,8 @@ if TYPE_CHECKING:
         RecipeError,
         StageError,
     )
-    from mtrec_edge_runtime.recommender import Event, NewItem, Ranked, Recommender, Tagged
+    from mtrec_edge_runtime.history import Event, NewItem
+    from mtrec_edge_runtime.recommender import Ranked, Recommender, Tagged
 
 __all__ = [
     "BundleError",
@@ -33,3 +34,26 @@ __all__ = [
     "Tagged",
     "__version__",
 ]
+
+_HOME = {
+    "__version__": "mtrec_edge_runtime._version",
+    "Recommender": "mtrec_edge_runtime.recommender",
+    "Event": "mtrec_edge_runtime.history",
+    "NewItem": "mtrec_edge_runtime.history",
+    "Ranked": "mtrec_edge_runtime.recommender",
+    "Tagged": "mtrec_edge_runtime.recommender",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module that defines it, once."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME.get(name, "mtrec_edge_runtime.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

@@ -1,0 +1,172 @@
+"""Fill the tables of README.md, docs/ and benchmarks/README.md from benchmarks/results/*.json.
+
+A table stands between `<!-- table:NAME VIEW -->` and `<!-- /table -->`; NAME is the result file's, VIEW one of
+`stages`, `systems`, `latency`. Without the file the text says "not yet measured". `--check` writes nothing and exits
+with 1 when a document is not up to date.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mtrec_edge_runtime.errors import InputError, MtrecError
+from mtrec_edge_runtime.results import STAGES, Measured, Result, StageResult, read_result
+
+ROOT = Path(__file__).resolve().parent.parent
+MARKED = re.compile(r"(<!-- table:(?P<name>[\w-]+) (?P<view>[\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+LATENCY_TOKENS = "32"  # the length whose latency stands in the stage table
+TEACHER_CATALOGUE = ", catalogue=teacher"  # of a system's name: item vectors by the teacher, texts by the stage itself
+
+
+def fill(text: str, results: Path) -> str:
+    """Return a document with every marked table made anew from the files in `results`."""
+
+    def replace(match: re.Match[str]) -> str:
+        return match[1] + table(results / f"{match['name']}.json", match["view"]) + match[4]
+
+    return MARKED.sub(replace, text)
+
+
+def table(path: Path, view: str) -> str:
+    """Return one view of a result file as Markdown, with a line that says where it comes from."""
+    if view not in VIEWS:
+        raise InputError(f"table view {view!r}: the views are {', '.join(VIEWS)}")
+    if not path.exists():
+        return f"_Not yet measured: `benchmarks/results/{path.name}` does not exist._\n"
+    result = read_result(path)
+    machine = result["machine"]
+    origin = f"`{path.name}`: {result['created'][:10]}, commit {result['commit']}, {machine['cpu']}"
+    return f"{VIEWS[view](result)}\n{origin}, {machine['cores']} cores, seeds {result['seeds']}.\n"
+
+
+def stages_table(result: Result) -> str:
+    """Return a row a task with its metric after each stage and what INT8 keeps of the teacher; then bytes and time.
+
+    A second row a task, where it was measured, has the catalogue's vectors encoded by the teacher.
+    """
+    stages = {name: result["stages"][name] for name in STAGES if name in result.get("stages", {})}
+    if not stages:
+        raise InputError(f"result {result['name']} has no stages: use another view")
+    rows = []
+    for task in dict.fromkeys(task for stage in stages.values() for task in stage["tasks"]):
+        metric = _headline(result, task, list(stages.values()))
+        values = [stage["tasks"].get(task, {}).get(metric) for stage in stages.values()]
+        rows.append(_task_row(f"{task} ({metric})", values, _kept(result, task, "")))
+        known = [_system_value(result, name + TEACHER_CATALOGUE, f"{task} {metric}") for name in stages]
+        if any(value is not None for value in known):
+            rows.append(_task_row("- catalogue by the teacher", known, _kept(result, task, TEACHER_CATALOGUE)))
+    sizes = [_number(_megabytes(stage.get("size_bytes")), 1) for stage in stages.values()]
+    times = [_number(stage.get("latency_ms", {}).get(LATENCY_TOKENS, {}).get("p50"), 2) for stage in stages.values()]
+    rows += [["encoder and ranker, MB", *sizes, ""], [f"one text of {LATENCY_TOKENS} tokens, ms (p50)", *times, ""]]
+    return _markdown(["task", *stages, "kept of teacher"], rows)
+
+
+def _task_row(title: str, values: Sequence[float | None], kept: float | None) -> list[str]:
+    return [title, *(_number(value, 3) for value in values), "" if kept is None else f"{100 * kept:.1f} %"]
+
+
+def _kept(result: Result, task: str, suffix: str) -> float | None:
+    """Return the share of the teacher's metric that the last stage measured keeps: INT8 fast where there is one."""
+    kept = result.get("retention", {})
+    names = (name + suffix for name in ("int8_fast", *reversed(STAGES[1:])))
+    return next((kept[name].get(task) for name in names if name in kept), None)
+
+
+def _system_value(result: Result, system: str, metric: str) -> float | None:
+    found = result.get("systems", {}).get(system, {}).get(metric)
+    return None if found is None else found["value"]
+
+
+def systems_table(result: Result) -> str:
+    """Return a row a metric, a column a system, with 95 % intervals; of tasks with a headline metric that one alone."""
+    systems = result.get("systems", {})
+    headlines = {f"{task} {metric}" for task, metric in result.get("headlines", {}).items()}
+    metrics = dict.fromkeys(metric for measured in systems.values() for metric in measured)
+    rows = [
+        [metric, *(_interval(measured.get(metric)) for measured in systems.values())]
+        for metric in metrics
+        if not headlines or metric in headlines
+    ]
+    return _markdown(["metric", *systems], rows)
+
+
+def _interval(found: Measured | None) -> str:
+    if found is None:
+        return ""
+    bounds = f" [{found['low']:.3f}, {found['high']:.3f}]" if "low" in found and "high" in found else ""
+    return f"{found['value']:.3f}{bounds}"
+
+
+def latency_table(result: Result) -> str:
+    """Return a row a phase of each cell, in milliseconds; memory in MB."""
+    rows = []
+    for cell in result.get("cells", []):
+        what = [str(cell["name"]), _cell_title(cell), str(cell["profile"]), str(cell["threads"])]
+        for phase, times in cell.get("phases", {}).items():
+            numbers = [_number(times.get(name), 2) for name in ("p50", "p90", "p95", "p99")]
+            rows.append([*what, f"{phase}{' (noisy)' if cell.get('noisy') else ''}", *numbers])
+        for part, size in cell.get("resident_bytes", {}).items():
+            rows.append([*what, f"{part}, MB", _number(_megabytes(size), 1), "", "", ""])
+        if ratio := cell.get("speedup"):
+            interval = f"{ratio['value']:.1f} x [{ratio['low']:.1f}, {ratio['high']:.1f}]"
+            rows.append([*what, "times faster than it", interval, "", "", ""])
+    return _markdown(["bundle", "cell", "profile", "threads", "phase", "p50 ms", "p90", "p95", "p99"], rows)
+
+
+VIEWS: dict[str, Callable[[Result], str]] = {
+    "stages": stages_table,
+    "systems": systems_table,
+    "latency": latency_table,
+}
+
+
+def _cell_title(cell: dict[str, object]) -> str:
+    if cell["kind"] == "rank":
+        return f"rank {cell['candidates']} of {cell['domain']}, all tasks"
+    if cell["kind"] in ("cold_start", "memory"):
+        return str(cell["kind"]).replace("_", " ")
+    title = f"{cell['batch']} x {cell['tokens']} tokens"
+    return f"{title}, beside {cell['against']}" if cell["kind"] == "against" else f"encode {title}"
+
+
+def _headline(result: Result, task: str, stages: Sequence[StageResult]) -> str:
+    measured = next(stage["tasks"][task] for stage in stages if task in stage["tasks"])
+    return result.get("headlines", {}).get(task) or next(iter(measured), "")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _megabytes(size: float | None) -> float | None:
+    return None if size is None else size / 1e6
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Fill every document, or with `--check` say which ones are out of date."""
+    documents = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    stale = []
+    try:
+        for path in documents:
+            text = path.read_text(encoding="utf-8")
+            if (filled := fill(text, ROOT / "benchmarks" / "results")) != text:
+                stale.append(path.relative_to(ROOT))
+                if "--check" not in arguments:
+                    path.write_text(filled, encoding="utf-8")
+    except MtrecError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if stale and "--check" in arguments:
+        print(f"tables out of date in {', '.join(map(str, stale))}: run make tables", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,152 @@
+"""Commands about a bundle itself: inspect, verify, bench. They need numpy and onnxruntime alone."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mtrec_edge.cli_text import bundle_argument, json_option, print_json, print_table, quiet_option
+
+if TYPE_CHECKING:
+    from mtrec_edge_runtime.manifest import Manifest
+
+
+@click.command()
+@bundle_argument
+@json_option
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Show what a bundle holds: tasks, domains, files, quality, and whether it is certified.
+
+    \b
+    Example:
+      mtrec-edge inspect work/quickstart/bundle
+    """
+    from mtrec_edge_runtime.manifest import read_manifest
+
+    manifest = read_manifest(bundle, verify=False)
+    about = _about(manifest)
+    if as_json:
+        print_json(about)
+        return
+    for name in ("name", "created", "certified", "catalogue", "size_bytes", "data"):
+        click.echo(f"{name + ':':12} {about[name]}")
+    for reason in manifest.reasons:
+        click.echo(f"  {reason}")
+    click.echo()
+    domains = [(name, end - start) for name, (start, end) in manifest.domains.items()]
+    print_table(["domain", "items"], domains)
+    click.echo()
+    tasks = [
+        (t.name, str(t.kind), len(t.labels) or "", _numbers(manifest.quality.get(t.name, {}))) for t in manifest.tasks
+    ]
+    print_table(["task", "kind", "labels", "quality"], tasks)
+    click.echo()
+    print_table(["file", "bytes"], [(name, entry.size) for name, entry in manifest.files.items()])
+
+
+@click.command()
+@bundle_argument
+@json_option
+def verify(bundle: Path, as_json: bool) -> None:
+    """Check every file's hash and the bundle's own golden answers on this device.
+
+    Exits with 1 and the reason when a file was altered or an answer differs.
+
+    \b
+    Example:
+      mtrec-edge verify work/quickstart/bundle
+    """
+    from mtrec_edge_runtime.errors import BundleError
+    from mtrec_edge_runtime.golden import check_golden
+    from mtrec_edge_runtime.manifest import read_manifest
+
+    manifest = read_manifest(bundle, verify=True)
+    failures = check_golden(bundle)
+    if as_json:
+        print_json({"name": manifest.name, "files": sorted(manifest.files), "failures": failures})
+    elif not failures:
+        click.echo(f"{bundle}: {len(manifest.files)} files as the manifest says, every golden answer matches")
+    if failures:
+        raise BundleError(f"{bundle}: {len(failures)} golden answers differ on this device: " + "; ".join(failures[:5]))
+
+
+@click.command()
+@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="ONNX",
+    type=click.Path(path_type=Path),
+    help="Another ONNX encoder, measured interleaved with each bundle, e.g. the teacher's; may repeat.",
+)
+@click.option("--quick", is_flag=True, help="A few samples a cell, to see that it works; publish no such figure.")
+@click.option(
+    "--json",
+    "json_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write the result, and its raw samples beside it, instead of printing a table.",
+)
+@quiet_option
+def bench(
+    bundles: tuple[Path, ...], against: tuple[Path, ...], quick: bool, json_file: Path | None, quiet: bool
+) -> None:
+    """Measure latency, cold start and memory on this device, each cell in a fresh process.
+
+    The protocol is benchmarks/README.md's: about a quarter of an hour a bundle, a few seconds with --quick.
+
+    \b
+    Example:
+      mtrec-edge bench work/quickstart/bundle --quick
+    """
+    from mtrec_edge_runtime.bench import bench as run_bench
+    from mtrec_edge_runtime.bench import write_bench
+    from mtrec_edge_runtime.bench_plan import QUICK, Protocol
+
+    result = run_bench(
+        bundles,
+        against=against,
+        protocol=QUICK if quick else Protocol(),
+        command=("mtrec-edge", *sys.argv[1:]),
+        tell=lambda line: None if quiet else click.echo(line, err=True),
+    )
+    if json_file is None:
+        _print_cells(result["cells"])
+    else:
+        write_bench(json_file, result)
+
+
+def _print_cells(cells: list[dict[str, Any]]) -> None:
+    rows = []
+    for cell in cells:
+        sized = f" {cell['batch']} x {cell['tokens']}" if cell["kind"] in ("encode", "against") else ""
+        what = f"{cell['kind']}{sized} {cell.get('domain', '')}".strip()
+        for phase, times in cell.get("phases", {}).items():
+            numbers = [times[name] for name in ("p50", "p90", "p95")]
+            rows.append((cell["name"], what, cell["profile"], cell["threads"], phase, *numbers))
+        for part, size in cell.get("resident_bytes", {}).items():
+            rows.append((cell["name"], what, cell["profile"], cell["threads"], f"{part} MB", size / 1e6, "", ""))
+    print_table(["bundle", "cell", "profile", "threads", "phase", "p50 ms", "p90", "p95"], rows)
+
+
+def _about(manifest: "Manifest") -> dict[str, Any]:
+    return {
+        "name": manifest.name,
+        "created": manifest.created,
+        "certified": manifest.certified,
+        "reasons": list(manifest.reasons),
+        "catalogue": f"vectors of the {manifest.catalogue}",
+        "size_bytes": sum(entry.size for entry in manifest.files.values()),
+        "data": dict(manifest.data),
+        "domains": {name: end - start for name, (start, end) in manifest.domains.items()},
+        "tasks": [{"name": t.name, "kind": str(t.kind), "labels": list(t.labels)} for t in manifest.tasks],
+        "quality": {task: dict(metrics) for task, metrics in manifest.quality.items()},
+        "stages": [dict(stage) for stage in manifest.stages],
+        "files": {name: entry.size for name, entry in manifest.files.items()},
+    }
+
+
+def _numbers(metrics: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())

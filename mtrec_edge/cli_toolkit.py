@@ -1,0 +1,243 @@
+"""Commands that need the toolkit (torch): quickstart, prepare, compress, evaluate.
+
+Each imports the toolkit in its body; without the extra `compress` the door says how to install it.
+"""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from mtrec_edge.cli_text import bundle_argument, json_option, print_json, profile_option, quiet_option
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("work/quickstart"),
+    show_default=True,
+    help="Folder for the dataset, the stages and the bundle.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the synthetic world and of training.")
+@json_option
+@quiet_option
+def quickstart(out: Path, seed: int, as_json: bool, quiet: bool) -> None:
+    """Take a synthetic three-domain world through every stage to a bundle.
+
+    Downloads nothing. Prints a ranking example and the table of what each stage cost.
+
+    \b
+    Example:
+      mtrec-edge quickstart --out work/quickstart
+    """
+    from mtrec_edge_compress.quickstart import quickstart as run_quickstart
+
+    result = run_quickstart(out, seed=seed, progress=not quiet)
+    if as_json:
+        print_json(result.ledger)
+    else:
+        click.echo(result.example_text)
+        click.echo(result.ledger_text)
+    _exit_unless_certified(result.certified, result.reasons)
+
+
+@click.command()
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--adapter",
+    "adapters",
+    multiple=True,
+    required=True,
+    metavar="NAME",
+    help="Format of the SOURCE at the same place: table, movielens, goodbooks, lastfm, queryner; may repeat.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Dataset folder to write.")
+@click.option(
+    "--key",
+    "key_file",
+    type=click.Path(path_type=Path),
+    help="Key file of the user pseudonyms, made when missing; default: OUT.key. Keep it apart.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the split and of sampling users.")
+@click.option(
+    "--sample-users",
+    "samples",
+    multiple=True,
+    metavar="NAME=N",
+    help="Keep N users, drawn at random, of the source with this adapter; may repeat.",
+)
+@json_option
+@quiet_option
+def prepare(
+    sources: tuple[Path, ...],
+    adapters: tuple[str, ...],
+    out: Path,
+    key_file: Path | None,
+    seed: int,
+    samples: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Make one clean, private, split dataset of one or several sources.
+
+    Each SOURCE is a folder (for the adapter table: one with a mapping.toml) and has its --adapter. Prints the data
+    report, which is also saved in OUT.
+
+    \b
+    Example:
+      mtrec-edge prepare examples/own-data --adapter table --out work/own-data
+    """
+    from dataclasses import asdict
+
+    from mtrec_edge_compress.data.prepare import prepare as run_prepare
+
+    if len(sources) != len(adapters):
+        raise click.UsageError(f"give one --adapter a SOURCE: {len(sources)} sources, {len(adapters)} adapters")
+    report = run_prepare(
+        list(zip(adapters, sources, strict=True)),
+        out,
+        key_file=key_file,
+        seed=seed,
+        sample_users=dict(_sample(text) for text in samples),
+        progress=None if quiet else lambda line: click.echo(line, err=True),
+    )
+    if as_json:
+        print_json(asdict(report))
+    else:
+        click.echo(report.text(), nl=False)
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Dataset folder written by `prepare`.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the bundle to.")
+@click.option("--encoder", help="BERT-family encoder of the teacher: a folder or a hub id; default: the recipe's.")
+@click.option("--teacher", type=click.Path(path_type=Path), help="Trained teacher checkpoint: skips training one.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a value of the recipe, e.g. --set student.layers=2; may repeat.",
+)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    help="Folder of the stages' checkpoints, read after a kill; default: beside the bundle.",
+)
+@json_option
+@quiet_option
+def compress(
+    recipe: Path,
+    data: Path,
+    out: Path,
+    encoder: str | None,
+    teacher: Path | None,
+    device: Literal["auto", "cpu", "cuda"],
+    overrides: tuple[str, ...],
+    work: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train a teacher on DATA, distill, prune, quantize and bundle it.
+
+    RECIPE is a TOML file, see recipes/. Run again after a kill, it goes on at the last finished stage. Prints the
+    ledger of the stages; exits with 1 when the bundle does not keep the recipe's limits.
+
+    \b
+    Example:
+      mtrec-edge compress recipes/own-data.toml --data work/own-data --out work/own-bundle
+    """
+    from mtrec_edge_compress.pipeline import run
+
+    result = run(
+        recipe,
+        data=data,
+        out=out,
+        encoder=encoder,
+        teacher=teacher,
+        device=device,
+        overrides=overrides,
+        work=work,
+        progress=not quiet,
+    )
+    if as_json:
+        print_json(result.ledger)
+    else:
+        click.echo(result.ledger_text)
+    _exit_unless_certified(result.certified, result.reasons)
+
+
+@click.command()
+@bundle_argument
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Dataset folder the bundle was made of.")
+@click.option(
+    "--users",
+    type=click.IntRange(min=1),
+    help="Judge this many users a domain, a seeded sample; default: all.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sample and of tuning the baselines.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Also write a result file, e.g. benchmarks/results/own-data-systems.json.",
+)
+@profile_option
+@json_option
+@quiet_option
+def evaluate(
+    bundle: Path,
+    data: Path,
+    users: int | None,
+    seed: int,
+    out: Path | None,
+    profile: Literal["fast", "exact"],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Judge a bundle on the test fold by the full protocol, baselines beside it.
+
+    \b
+    Example:
+      mtrec-edge evaluate work/quickstart/bundle --data work/quickstart/data
+    """
+    from mtrec_edge_compress.bundle_scorer import evaluate_bundle, format_table
+    from mtrec_edge_compress.data.arrays import build_arrays
+    from mtrec_edge_compress.data.schema import Dataset
+    from mtrec_edge_compress.systems_result import systems_result
+    from mtrec_edge_runtime.results import write_result
+
+    arrays = build_arrays(Dataset.read(data))
+    table = evaluate_bundle(
+        bundle,
+        arrays,
+        profile=profile,
+        users_per_domain=users,
+        seed=seed,
+        progress=lambda line: None if quiet else click.echo(line, err=True),
+    )
+    if as_json:
+        print_json(table)
+    else:
+        click.echo(format_table(table))
+    if out is not None:
+        write_result(out, systems_result(table, arrays, name=out.stem, command=["mtrec-edge", *sys.argv[1:]]))
+
+
+def _sample(text: str) -> tuple[str, int]:
+    adapter, _, count = text.partition("=")
+    if not count.isdecimal() or int(count) < 1:
+        raise click.UsageError(f"--sample-users {text!r}: write it as ADAPTER=N, e.g. goodbooks=5000")
+    return adapter, int(count)
+
+
+def _exit_unless_certified(certified: bool, reasons: tuple[str, ...]) -> None:
+    if certified:
+        return
+    click.echo("not certified: the bundle misses the limits of its recipe", err=True)
+    for reason in reasons:
+        click.echo(f"  {reason}", err=True)
+    sys.exit(1)

@@ -1,0 +1,134 @@
+"""Facts about measuring: summaries, interleaving, cells in fresh processes, the written result."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtrec_edge_runtime.bench import bench, write_bench
+from mtrec_edge_runtime.bench_cell import text_of_length
+from mtrec_edge_runtime.bench_plan import QUICK, Protocol, plan_cells
+from mtrec_edge_runtime.errors import InputError, StageError
+from mtrec_edge_runtime.manifest import read_manifest
+from mtrec_edge_runtime.results import Result, read_result
+from mtrec_edge_runtime.timing import Sampling, median_ratio, sample_ms, summarize, thin
+from mtrec_edge_runtime.tokenizer import WordPiece
+
+pytestmark = pytest.mark.device
+BUNDLE = Path(__file__).parent / "tiny_bundle"
+
+
+@pytest.fixture(scope="module")
+def measured() -> Result:
+    return bench([BUNDLE], against=[BUNDLE / "encoder.exact.onnx"], protocol=QUICK, command=["mtrec-edge", "bench"])
+
+
+def test_percentiles_of_one_to_a_hundred_are_known() -> None:
+    summary = summarize(np.arange(1.0, 101.0))
+    assert summary["p50"] == 50.5
+    assert summary["p95"] == pytest.approx(95.05)
+    assert summary["n"] == 100
+    assert summary["p50_low"] < 50.5 < summary["p50_high"]
+
+
+def test_constant_samples_have_no_spread() -> None:
+    summary = summarize(np.full(50, 2.0))
+    assert (summary["p50_low"], summary["p50"], summary["p50_high"], summary["std"]) == (2.0, 2.0, 2.0, 0.0)
+
+
+def test_a_ratio_of_pairs_that_drift_together_is_exact() -> None:
+    drift = np.linspace(1.0, 3.0, 200)
+    assert median_ratio(drift * 4, drift) == {"value": 4.0, "low": 4.0, "high": 4.0}
+
+
+def test_thinning_keeps_the_first_and_the_last() -> None:
+    kept = thin(np.arange(5000.0))
+    assert (kept.size, kept[0], kept[-1]) == (1024, 0.0, 4999.0)
+
+
+def test_calls_are_interleaved_after_the_warm_up() -> None:
+    order: list[str] = []
+    calls = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+    samples = sample_ms(calls, Sampling(samples=3, seconds=0, warmup_runs=2, warmup_seconds=0))
+    assert "".join(order) == "ab" * 5
+    assert [series.size for series in samples.values()] == [3, 3]
+    assert (samples["a"] >= 0).all()
+
+
+@pytest.mark.parametrize("tokens", [3, 8, 16])
+def test_a_benchmark_text_has_exactly_the_tokens_asked_for(tokens: int) -> None:
+    tokenizer = WordPiece.load(BUNDLE / "vocab.txt")
+    text = text_of_length(tokenizer, tokens, seed=1)
+    assert len(tokenizer.encode(text, max_tokens=tokens + 10)) == tokens
+
+
+def test_the_grid_stops_at_what_the_bundle_accepts() -> None:
+    manifest = read_manifest(BUNDLE)
+    cells = plan_cells(BUNDLE, manifest, against=(), protocol=Protocol())
+    assert {cell.tokens for cell in cells if cell.kind == "encode"} == {
+        tokens for tokens in (8, 16, 32, 64, 128) if tokens <= manifest.input.max_tokens
+    }
+    assert {cell.domain for cell in cells if cell.kind == "rank"} == {t.domain for t in manifest.tasks if t.pairwise}
+
+
+def test_every_cell_has_ordered_percentiles(measured: Result) -> None:
+    timed = [cell for cell in measured["cells"] if cell["kind"] in ("encode", "rank", "against")]
+    assert timed
+    for cell in timed:
+        for phase in cell["phases"].values():
+            assert 0 < phase["p50"] <= phase["p90"] <= phase["p95"] <= phase["p99"]
+            assert phase["n"] >= QUICK.sampling.samples
+
+
+def test_encoding_is_measured_whole_and_in_parts(measured: Result) -> None:
+    cell = next(cell for cell in measured["cells"] if cell["kind"] == "encode")
+    assert list(cell["phases"]) == ["tokenize", "infer", "total"]
+    assert cell["phases"]["total"]["p50"] > cell["phases"]["tokenize"]["p50"]
+
+
+def test_cold_start_adds_up(measured: Result) -> None:
+    start = next(cell for cell in measured["cells"] if cell["kind"] == "cold_start")
+    samples = {phase: np.array(series) for phase, series in start["samples"].items()}
+    parts = samples["import"] + samples["load"] + samples["first_score"]
+    assert samples["import_to_score"] == pytest.approx(parts)
+    assert samples["total"] == pytest.approx(parts + samples["process"])
+
+
+def test_memory_is_that_of_a_process_with_the_bundle(measured: Result) -> None:
+    memory = next(cell for cell in measured["cells"] if cell["kind"] == "memory")["resident_bytes"]
+    assert 10_000_000 < memory["peak"] < 1_000_000_000
+
+
+def test_another_encoder_is_compared_with_an_interval(measured: Result) -> None:
+    ratio = next(cell for cell in measured["cells"] if cell["kind"] == "against")["speedup"]
+    assert 0 < ratio["low"] <= ratio["value"] <= ratio["high"]
+
+
+def test_the_result_is_written_with_its_samples_beside_it(measured: Result, tmp_path: Path) -> None:
+    cells = [dict(cell) for cell in measured["cells"]]
+    write_bench(tmp_path / "tiny.json", {**measured, "cells": cells})
+    read = read_result(tmp_path / "tiny.json")
+    assert (read["name"], read["samples"]) == ("tiny", "tiny.samples.json.gz")
+    assert read["bundles"][0]["size_bytes"] > 0
+    raw = json.loads(gzip.decompress((tmp_path / "tiny.samples.json.gz").read_bytes()))
+    assert len(raw) == len(read["cells"])
+    assert all("samples" not in cell for cell in read["cells"])
+
+
+def test_a_missing_other_encoder_is_named() -> None:
+    with pytest.raises(InputError, match=r"against nowhere\.onnx: no such file"):
+        bench([BUNDLE], against=[Path("nowhere.onnx")], protocol=QUICK)
+
+
+def test_no_bundle_is_an_error() -> None:
+    with pytest.raises(InputError, match="give the folder of at least one bundle"):
+        bench([])
+
+
+def test_a_failing_process_is_an_error_with_its_last_line(tmp_path: Path) -> None:
+    broken = tmp_path / "other.onnx"
+    broken.write_bytes(b"not a graph")
+    with pytest.raises(StageError, match=r"a measuring process ended with 1: .*; run it again alone"):
+        bench([BUNDLE], against=[broken], protocol=QUICK)

@@ -1,0 +1,94 @@
+"""Whatever an app passes wrongly is one InputError that says what was asked, what was found and what to do."""
+
+import math
+
+import pytest
+
+from mtrec_edge_runtime import Event, InputError, NewItem, Recommender
+from mtrec_edge_runtime.encoder import MAX_TEXT_CHARACTERS
+
+pytestmark = pytest.mark.device
+
+LONG = "a" * (MAX_TEXT_CHARACTERS + 1)
+
+CASES = {
+    "unknown item in the history": (
+        lambda r: r.score(["alien", "nope"], domain="movies"),
+        r"unknown item 'nope' in domain 'movies' \(5 items\); use an id",
+    ),
+    "unknown candidate": (lambda r: r.score(["alien"], ["alien", "nope"], domain="movies"), "unknown item 'nope'"),
+    "candidate of another domain": (lambda r: r.score(["alien"], ["dune"], domain="movies"), "unknown item 'dune'"),
+    "candidate that is no id": (lambda r: r.score(["alien"], [["alien"]], domain="movies"), "unknown item"),
+    "candidate that is a number": (lambda r: r.score(["alien"], [7, NewItem("x")], domain="movies"), "unknown item 7"),
+    "unknown exclusion": (lambda r: r.rank(["alien"], task="movies.like", exclude=["nope"]), "unknown item 'nope'"),
+    "exclusion that is one string": (lambda r: r.rank(["alien"], task="movies.like", exclude="alien"), "give a list"),
+    "unknown domain": (
+        lambda r: r.score(["alien"], domain="songs"),
+        "unknown domain 'songs'; this bundle holds books, movies",
+    ),
+    "unknown domain of an event": (lambda r: r.score([Event("x", domain="songs")], domain="movies"), "'songs'"),
+    "unknown domain of similar": (lambda r: r.similar("alien", domain="songs"), "unknown domain"),
+    "unknown task": (
+        lambda r: r.rank(["alien"], task="movies.buy"),
+        "task 'movies.buy' is not in this bundle; usable here: movies.rating, movies.like, books.like",
+    ),
+    "task of another kind": (lambda r: r.rank(["alien"], task="movies.genre"), "is a multiclass task"),
+    "classify with a pair task": (lambda r: r.classify("x", task="movies.like"), "usable here: movies.genre"),
+    "tag with a class task": (lambda r: r.tag("x", task="movies.genre"), "usable here: queries.entities"),
+    "task of another domain": (
+        lambda r: r.score(["alien"], domain="movies", tasks=["books.like"]),
+        "does not belong to domain 'movies'; pass domain='books'",
+    ),
+    "no tasks": (lambda r: r.score(["alien"], domain="movies", tasks=[]), "no task"),
+    "empty history": (lambda r: r.rank([], task="movies.like"), "empty history: give at least one"),
+    "history that is one string": (lambda r: r.rank("alien", task="movies.like"), "give a list of item ids"),
+    "history of numbers": (lambda r: r.rank([603], task="movies.like"), "history entry 603 is int"),
+    "history that is None": (lambda r: r.rank(None, task="movies.like"), "give a list of item ids"),
+    "empty candidates": (lambda r: r.score(["alien"], [], domain="movies"), "at least one item id or NewItem"),
+    "candidates that are one string": (lambda r: r.score(["alien"], "alien", domain="movies"), "give a list"),
+    "unknown behaviour": (
+        lambda r: r.score([Event("alien", behaviour="buy")], domain="movies"),
+        "unknown behaviour 'buy' of domain 'movies'; the bundle knows movies.view, movies.rate, books.read",
+    ),
+    "NaN value": (lambda r: Event("alien", value=math.nan), "nan is not a finite number"),
+    "infinite value": (lambda r: Event("alien", value=math.inf), "inf is not a finite number"),
+    "value that is text": (lambda r: Event("alien", value="5"), "'5' is not a finite number"),
+    "event of nothing": (lambda r: Event(behaviour="rate"), "exactly one of item="),
+    "event of two things": (lambda r: Event("alien", "text"), "exactly one of item="),
+    "over-long text": (lambda r: r.encode([LONG]), "text of 20001 characters: at most 20000 are taken"),
+    "over-long text to classify": (lambda r: r.classify(LONG, task="movies.genre"), "at most 20000"),
+    "over-long text to tag": (lambda r: r.tag(LONG, task="queries.entities"), "at most 20000"),
+    "over-long new item": (lambda r: r.similar(NewItem("t", LONG), domain="movies"), "at most 20000"),
+    "over-long event": (lambda r: r.score([Event(text=LONG)], domain="movies"), "at most 20000"),
+    "blank text": (lambda r: r.encode([" \n"]), "empty text"),
+    "blank text to tag": (lambda r: r.tag("  ", task="queries.entities"), "empty text"),
+    "blank new item": (lambda r: r.score(["alien"], [NewItem("")], domain="movies"), "empty text"),
+    "no texts": (lambda r: r.encode([]), "at least one text"),
+    "one string for a list of texts": (lambda r: r.encode("space"), "give a list of at least one text"),
+    "text that is a number": (lambda r: r.encode([7]), "a text was expected, got int"),
+    "lone surrogate": (lambda r: r.encode(["space \ud83d ship"]), r"lone surrogate U\+D83D"),
+    "k of zero": (lambda r: r.rank(["alien"], task="movies.like", k=0), "k=0: give a whole number of at least 1"),
+    "k that is not whole": (lambda r: r.similar("alien", domain="movies", k=2.5), "k=2.5"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_clear_error(exact: Recommender, case: str) -> None:
+    call, message = CASES[case]
+    with pytest.raises(InputError, match=message):
+        call(exact)
+
+
+@pytest.mark.parametrize("threads", [0, -1, True, 1.5])
+def test_threads_must_be_a_positive_whole_number(tiny, threads) -> None:
+    with pytest.raises(InputError, match="threads="):
+        Recommender(tiny, threads=threads)
+
+
+def test_an_unknown_profile_names_the_known_ones(tiny) -> None:
+    with pytest.raises(InputError, match="'turbo'.*holds exact, fast"):
+        Recommender(tiny, profile="turbo")
+
+
+def test_the_longest_text_allowed_is_taken(exact: Recommender) -> None:
+    assert exact.encode(["a" * MAX_TEXT_CHARACTERS]).shape == (1, 4)

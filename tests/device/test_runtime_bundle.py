@@ -1,0 +1,310 @@
+"""A damaged, altered, hostile or newer bundle is one BundleError before anything is scored."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtrec_edge_runtime import BundleError, Recommender
+from mtrec_edge_runtime.catalogue import Catalogue, write_catalogue
+from mtrec_edge_runtime.integrity import MAX_FILE_BYTES, check_name
+from mtrec_edge_runtime.manifest import MAX_MANIFEST_BYTES, Behaviour, InputContract, read_manifest, write_manifest
+
+pytestmark = pytest.mark.device
+
+FILES = sorted(read_manifest(Path(__file__).parent / "tiny_bundle").files)
+
+
+def edit(folder: Path, change: Callable[[dict], None]) -> None:
+    path = folder / "manifest.json"
+    table = json.loads(path.read_text("utf-8"))
+    change(table)
+    path.write_text(json.dumps(table), "utf-8")
+
+
+def test_manifest_written_is_the_manifest_read(tiny: Path, copy: Path) -> None:
+    manifest = read_manifest(tiny)
+    assert write_manifest(copy, replace(manifest, files={})) == manifest == read_manifest(copy)
+    assert (copy / "manifest.json").read_bytes() == (tiny / "manifest.json").read_bytes()
+
+
+def test_manifest_holds_every_file_of_the_folder(tiny: Path) -> None:
+    found = {p.relative_to(tiny).as_posix() for p in tiny.rglob("*") if p.is_file()} - {"manifest.json"}
+    assert set(FILES) == found
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_altered_byte_is_found(copy: Path, name: str) -> None:
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(BundleError, match=f"{name} has SHA-256 .* altered: get the bundle again"):
+        Recommender(copy)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_truncated_file_is_found_even_without_hashing(copy: Path, name: str) -> None:
+    data = (copy / name).read_bytes()
+    (copy / name).write_bytes(data[:-1])
+    with pytest.raises(BundleError, match=f"{name} has {len(data) - 1} bytes, the manifest says {len(data)}"):
+        Recommender(copy, verify=False)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=f"{name} is missing; copy the whole bundle again"):
+        Recommender(copy)
+
+
+def test_no_bundle_at_all(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such file; give the folder of a bundle"):
+        Recommender(tmp_path / "nothing")
+
+
+def test_a_newer_format_asks_for_a_newer_runtime(copy: Path) -> None:
+    edit(copy, lambda table: table.update(format=2, tasks="in a way nobody knows yet"))
+    with pytest.raises(BundleError, match="bundle format 2, this runtime reads up to 1; install a newer mtrec-edge"):
+        Recommender(copy)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "[" * 100_000,
+        '{"format": true}',
+        '{"format": 0}',
+        '{"format": 1}',
+        '{"format": NaN}',
+        "\x00",
+        "é",
+    ],
+)
+def test_a_manifest_that_is_none_is_damaged(copy: Path, text: str) -> None:
+    (copy / "manifest.json").write_text(text, "latin-1")
+    with pytest.raises(BundleError, match=r"manifest\.json: .*damaged, get it again"):
+        Recommender(copy)
+
+
+def test_a_huge_manifest_is_not_read(copy: Path) -> None:
+    with (copy / "manifest.json").open("ab") as stream:
+        stream.truncate(MAX_MANIFEST_BYTES + 1)
+    with pytest.raises(BundleError, match="larger than the 4194304 bytes"):
+        Recommender(copy)
+
+
+def test_a_huge_file_is_not_read(copy: Path) -> None:
+    with (copy / "golden.json").open("ab") as stream:
+        stream.truncate(MAX_FILE_BYTES + 1)  # sparse
+    edit(copy, lambda table: table["files"]["golden.json"].update(size=MAX_FILE_BYTES + 1))
+    with pytest.raises(BundleError, match=r"golden\.json has 1073741825 bytes.*at most 1073741824"):
+        Recommender(copy)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret",
+        "..",
+        ".",
+        "catalogue/..",
+        "catalogue/.",
+        "a/b",
+        "/etc/passwd",
+        "catalogue/a/b",
+        "A.bin",
+        "a\\b",
+        "",
+        "a\n",
+    ],
+)
+def test_a_name_cannot_leave_the_folder(copy: Path, name: str) -> None:
+    with pytest.raises(BundleError, match="is not allowed in a bundle"):
+        check_name(name)
+    edit(copy, lambda table: table["files"].update({name: {"size": 1, "sha256": "0" * 64}}))
+    with pytest.raises(BundleError, match="is not allowed in a bundle"):
+        Recommender(copy)
+
+
+def test_a_profile_cannot_leave_the_folder(copy: Path) -> None:
+    edit(copy, lambda table: table["profiles"].update(fast="../encoder.onnx"))
+    with pytest.raises(BundleError, match="is not allowed in a bundle"):
+        Recommender(copy)
+
+
+CHANGES = {
+    "files lacks ranker.onnx": lambda table: table["files"].pop("ranker.onnx"),
+    "'tasks' is missing": lambda table: table.pop("tasks"),
+    "distinct names": lambda table: table["tasks"].append(table["tasks"][0]),
+    "at least two labels": lambda table: table["tasks"][3].update(labels=["one"]),
+    "is not a valid Kind": lambda table: table["tasks"][0].update(kind="guess"),
+    "domain.signal": lambda table: table["tasks"][0].update(name="like"),
+    "max_tokens 2": lambda table: table["input"].update(max_tokens=2),
+    "'16' where a whole number": lambda table: table["input"].update(max_tokens="16"),
+    "True where a whole number": lambda table: table["input"].update(max_history=True),
+    "scale 0.0 must be finite": lambda table: table["input"]["behaviours"][0].update(scale=0),
+    "domain movies has rows": lambda table: table["domains"].update(movies=[5, 0]),
+    "neither fast nor exact": lambda table: table["profiles"].update(turbo="x.onnx"),
+    "neither teacher nor student": lambda table: table.update(catalogue="nobody"),
+    "not of the form 1.20": lambda table: table["onnx"].update(onnxruntime="any"),
+    "needs onnxruntime 99.0, found": lambda table: table["onnx"].update(onnxruntime="99.0"),
+    "holds exact; choose one of these": lambda table: table["profiles"].pop("fast"),
+    "8 items, but the manifest's domains": lambda table: table["domains"].update(books=[5, 7]),
+    r"vectors.npy: int8\(8, 4\), expected int8\(8, 5\)": lambda table: table["input"].update(vector_size=5),
+    "the bundle's parts do not belong together": lambda table: table["tasks"].append(
+        dict(table["tasks"][1], name="books.buy")
+    ),
+}
+
+
+@pytest.mark.parametrize("message", CHANGES)
+def test_a_manifest_that_contradicts_itself_or_the_files(copy: Path, message: str) -> None:
+    edit(copy, CHANGES[message])
+    with pytest.raises(BundleError, match=message):
+        Recommender(copy)
+
+
+def test_a_manifest_number_must_be_finite(copy: Path) -> None:
+    manifest = read_manifest(copy)
+    with pytest.raises(BundleError, match="use null for a number that is missing"):
+        write_manifest(copy, replace(manifest, quality={"movies.like": {"auc": float("nan")}}))
+    with pytest.raises(BundleError, match="must be finite"):
+        Behaviour("movies", "rate", mean=float("nan"))
+    with pytest.raises(BundleError, match="vector_size 0"):
+        InputContract(16, 4, 0, ())
+
+
+def test_a_stray_file_is_refused_on_writing(copy: Path) -> None:
+    (copy / "Notes.txt").write_text("mine")
+    with pytest.raises(BundleError, match=r"'Notes\.txt' is not allowed in a bundle"):
+        write_manifest(copy, read_manifest(copy))
+
+
+def test_a_graph_that_is_none(copy: Path, rehash: Callable[[Path], None]) -> None:
+    (copy / "ranker.onnx").write_bytes(b"not a graph")
+    rehash(copy)
+    with pytest.raises(BundleError, match=r"ranker\.onnx: ONNX Runtime .* cannot open it"):
+        Recommender(copy)
+
+
+def test_a_graph_that_is_another(copy: Path, rehash: Callable[[Path], None]) -> None:
+    shutil.copy(copy / "encoder.onnx", copy / "ranker.onnx")
+    rehash(copy)
+    with pytest.raises(BundleError, match="parts do not belong together"):
+        Recommender(copy)
+
+
+def test_a_vocabulary_longer_than_the_embedding_table(copy: Path, rehash: Callable[[Path], None]) -> None:
+    with (copy / "vocab.txt").open("a") as stream:
+        stream.write("surplus\n")
+    rehash(copy)
+    with pytest.raises(BundleError, match="ONNX Runtime cannot run it"):
+        Recommender(copy).encode(["surplus"])
+
+
+@pytest.mark.parametrize("vocab", [b"[PAD]\n[CLS]\n[SEP]\n", b"[PAD]\n[UNK]\n[CLS]\n[SEP]\na\na\n", b""])
+def test_a_vocabulary_needs_distinct_tokens_and_the_special_ones(
+    copy: Path, rehash: Callable[[Path], None], vocab
+) -> None:
+    (copy / "vocab.txt").write_bytes(vocab)
+    rehash(copy)
+    with pytest.raises(BundleError, match="tokens must be distinct and hold"):
+        Recommender(copy)
+
+
+def test_a_vocabulary_must_be_utf8(copy: Path, rehash: Callable[[Path], None]) -> None:
+    (copy / "vocab.txt").write_bytes(b"[PAD]\n\xff\n")
+    rehash(copy)
+    with pytest.raises(BundleError, match="must be UTF-8"):
+        Recommender(copy)
+
+
+def damage_offsets(place: Path) -> None:
+    np.save(place / "offsets.npy", np.array([0, 9, 5, 7, 8, 9, 10, 11, 12], np.uint32))
+
+
+def damage_scales(place: Path) -> None:
+    np.save(place / "scales.npy", np.full(8, np.nan, np.float32))
+
+
+def damage_priors(place: Path) -> None:
+    np.save(place / "priors.npy", np.zeros((8, 3), np.float32))
+
+
+def damage_vectors(place: Path) -> None:
+    np.save(place / "vectors.npy", np.array([{"a": "pickle"}] * 8, object), allow_pickle=True)
+
+
+def damage_header(place: Path) -> None:
+    (place / "vectors.npy").write_bytes(b"\x93NUMPY\x01\x00")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_offsets, r"offsets\.npy does not cut the 52 bytes of ids\.bin"),
+        (damage_scales, "not finite"),
+        (damage_priors, r"priors\.npy: float32\(8, 3\), expected float16\(8, 3\)"),
+        (damage_vectors, r"vectors\.npy: cannot be read as \.npy"),
+        (damage_header, r"vectors\.npy: cannot be read as \.npy"),
+    ],
+)
+def test_a_catalogue_that_contradicts_itself(copy: Path, rehash: Callable[[Path], None], damage, message: str) -> None:
+    damage(copy / "catalogue")
+    rehash(copy)
+    with pytest.raises(BundleError, match=message):
+        Recommender(copy)
+
+
+def test_catalogue_comes_back_within_half_a_step(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    vectors, priors = rng.normal(size=(6, 5)), rng.random((6, 3))
+    vectors[3] = 0
+    ids = ["a", "β", "", "日本", "a b", "𝒳"]
+    write_catalogue(tmp_path, ids, vectors=vectors, priors=priors)
+    catalogue = Catalogue(tmp_path, {"x": (0, 4), "y": (4, 6), "none": (6, 6)}, vector_size=5)
+    assert catalogue.ids("x") == ids[:4] and catalogue.ids("y") == ids[4:] and catalogue.ids("none") == []
+    assert catalogue.rows("y", ["𝒳", "a b"]).tolist() == [5, 4]
+    found = catalogue.vectors(np.array([5, 0, 3]))
+    step = np.abs(vectors).max(axis=1) / 127
+    assert (np.abs(found - vectors[[5, 0, 3]]) <= step[[5, 0, 3], None] / 2 + 1e-7).all()
+    np.testing.assert_array_equal(catalogue.vectors(slice(0, 6))[[5, 0, 3]], found)
+    np.testing.assert_allclose(catalogue.priors(slice(0, 6)), priors, rtol=1e-3)
+
+
+def test_catalogue_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"vectors \(2, 4\) must be \(items, D\)"):
+        write_catalogue(tmp_path, ["a"], vectors=np.zeros((2, 4)), priors=np.zeros((1, 3)))
+    with pytest.raises(BundleError, match="must be finite"):
+        write_catalogue(tmp_path, ["a"], vectors=np.full((1, 4), np.nan), priors=np.zeros((1, 3)))
+
+
+def test_ids_of_a_domain_must_be_distinct(tmp_path: Path) -> None:
+    write_catalogue(tmp_path, ["a", "a"], vectors=np.ones((2, 4)), priors=np.zeros((2, 3)))
+    with pytest.raises(BundleError, match="domain x has 2 rows but 1 distinct ids"):
+        Catalogue(tmp_path, {"x": (0, 2)}, vector_size=4).index("x")
+    Catalogue(tmp_path, {"x": (0, 1), "y": (1, 2)}, vector_size=4).index("x")
+
+
+def test_ids_must_be_utf8(tmp_path: Path) -> None:
+    write_catalogue(tmp_path, ["ab"], vectors=np.ones((1, 4)), priors=np.zeros((1, 3)))
+    (tmp_path / "catalogue" / "ids.bin").write_bytes(b"\xff\xfe")
+    with pytest.raises(BundleError, match=r"ids\.bin: .*damaged"):
+        Catalogue(tmp_path, {"x": (0, 1)}, vector_size=4).ids("x")
+
+
+def test_a_file_overwritten_while_open_does_not_become_a_score(copy: Path) -> None:
+    rec = Recommender(copy)
+    scales = np.load(copy / "catalogue" / "scales.npy", mmap_mode="r+")
+    scales[:] = np.nan
+    scales.flush()
+    with pytest.raises(BundleError, match="not finite: a file of the open bundle was overwritten"):
+        rec.score(["alien"], domain="movies")

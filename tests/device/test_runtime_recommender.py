@@ -1,0 +1,207 @@
+"""Right answers on the tiny bundle; make_tiny_bundle.py states the arithmetic."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from mtrec_edge_runtime import Event, NewItem, Ranked, Recommender, Tagged
+from mtrec_edge_runtime.encoder import BATCH_TEXTS, BATCH_TOKENS
+
+pytestmark = pytest.mark.device
+
+TEXTS = [
+    "space",
+    "love heart space",
+    "red alien ship, magic",
+    "Dragon!",
+    "space magic " * 7,
+    "blue love",
+    "ship",
+    "x y z",
+]
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def test_a_text_lies_on_the_axis_of_its_words(rec: Recommender) -> None:
+    vectors = rec.encode(["Space ALIEN", "love", "dragon magic", "blue red"])
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, np.eye(4), atol=1e-6)
+
+
+def test_rating_is_in_units_and_clipped_to_its_range(rec: Recommender) -> None:
+    scores = rec.score(["alien"], ["alien", "титаник", "star-wars"], domain="movies", tasks=["movies.rating"])
+    assert list(scores) == ["movies.rating"]
+    np.testing.assert_allclose(scores["movies.rating"], [5.0, 3.0, 4.6], atol=0.01)
+    low = rec.score([Event(text="space", value=-9.0), "hobbit"], ["alien"], domain="movies", tasks=["movies.rating"])
+    assert low["movies.rating"] == 0.5
+
+
+def test_binary_score_is_a_probability_with_the_prior_of_the_item(rec: Recommender) -> None:
+    likes = rec.score(["alien"], domain="movies")["movies.like"]
+    expected = [sigmoid(4), sigmoid(3.7), sigmoid(0.25), sigmoid(0), sigmoid(2.4)]
+    np.testing.assert_allclose(likes, expected, atol=0.003)
+
+
+def test_score_gives_every_pair_task_of_the_domain_and_no_other(rec: Recommender) -> None:
+    assert set(rec.score(["alien"], domain="movies")) == {"movies.rating", "movies.like"}
+    assert set(rec.score(["dune"], domain="books")) == {"books.like"}
+
+
+def test_latest_event_is_last_and_counts_most(rec: Recommender) -> None:
+    vector = [2 / 3, 1 / 3]  # weights 1 and 0.5
+    scores = rec.score(["титаник", "alien"], ["alien", "титаник"], domain="movies", tasks=["movies.rating"])
+    np.testing.assert_allclose(scores["movies.rating"], [3 + 2 * vector[0], 3 + 2 * vector[1]], atol=1e-4)
+
+
+def test_behaviour_and_value_reach_the_ranker_normalised(rec: Recommender) -> None:
+    # rate counts twice; value 5 is (5 - 3) / 0.5 = 4, which doubles the weight again: 4 against 0.5 for the older view
+    history = [Event("титаник", behaviour="view"), Event("alien", behaviour="rate", value=5.0)]
+    scores = rec.score(history, ["alien"], domain="movies", tasks=["movies.rating"])
+    assert scores["movies.rating"][0] == pytest.approx(3 + 2 * 4 / 4.5, abs=1e-4)
+
+
+def test_only_the_latest_max_history_events_count(rec: Recommender) -> None:
+    long = rec.score(["gone-from-the-catalogue", *["титаник"] * 9, *["alien"] * 4], domain="movies")
+    short = rec.score(["alien"] * 4, domain="movies")
+    np.testing.assert_array_equal(long["movies.like"], short["movies.like"])
+
+
+def test_history_may_come_from_another_domain_and_from_texts(rec: Recommender) -> None:
+    known = rec.score([Event("dune", domain="books")], domain="movies")["movies.like"]
+    text = rec.score([Event(text="space ship")], domain="movies")["movies.like"]
+    item = rec.score([Event(text=NewItem("Ship", tags=("space",)))], domain="movies")["movies.like"]
+    np.testing.assert_allclose(known, text, atol=1e-6)
+    np.testing.assert_allclose(item, text, atol=1e-6)
+
+
+def test_new_items_are_scored_without_a_prior(rec: Recommender) -> None:
+    likes = rec.score(["alien"], ["star-wars", NewItem("Space"), "титаник", NewItem("Love")], domain="movies")[
+        "movies.like"
+    ]
+    np.testing.assert_allclose(likes, [sigmoid(3.7), sigmoid(4), sigmoid(0.25), sigmoid(0)], atol=0.003)
+
+
+def test_rank_leaves_out_the_history_and_orders_best_first(rec: Recommender) -> None:
+    ranked = rec.rank(["alien"], task="movies.like")
+    assert [line.item for line in ranked] == ["star-wars", "passengers", "титаник", "hobbit"]
+    assert isinstance(ranked[0], Ranked)
+    assert [line.score for line in ranked] == sorted((line.score for line in ranked), reverse=True)
+    assert [line.item for line in rec.rank(["alien"], task="movies.like", k=1, exclude_history=False)] == ["alien"]
+
+
+def test_rank_takes_candidates_new_items_and_exclusions(rec: Recommender) -> None:
+    items = ["hobbit", "passengers", NewItem("Space love"), "alien"]
+    ranked = rec.rank(["alien"], task="movies.like", candidates=items, exclude=["passengers"])
+    assert [line.item for line in ranked] == ["Space love", "hobbit"]
+    assert rec.rank(["alien"], task="movies.like", candidates=["alien"]) == []
+
+
+def test_an_item_of_another_domain_with_the_same_id_is_not_excluded(rec: Recommender) -> None:
+    ranked = rec.rank([Event("hobbit", domain="books")], task="movies.like", k=1)
+    assert ranked[0].item == "hobbit"
+
+
+def test_ties_keep_the_order_of_the_candidates(rec: Recommender) -> None:
+    twins = [NewItem(f"love {letter}") for letter in "dcba"]
+    for k in (1, 2, 3, 4, 9):
+        ranked = rec.rank(["титаник"], task="movies.rating", candidates=twins, k=k)
+        assert [line.item for line in ranked] == [twin.title for twin in twins][:k]
+
+
+def test_clipped_ratings_are_still_ordered(rec: Recommender) -> None:
+    history = [Event("alien"), Event(text="love", value=-9.0)]  # the user vector is longer than 1
+    ranked = rec.rank(history, task="movies.rating", candidates=["star-wars", NewItem("Space")], exclude_history=False)
+    assert [line.item for line in ranked] == ["Space", "star-wars"]
+
+
+def test_similar_items_leave_out_the_item_itself(rec: Recommender) -> None:
+    found = rec.similar("alien", domain="movies", k=2)
+    assert [line.item for line in found] == ["star-wars", "passengers"]
+    assert found[0].score == pytest.approx(0.8, abs=0.01)
+    assert rec.similar(NewItem("Magic"), domain="books", k=1)[0].item == "hobbit"
+
+
+def test_classify_gives_every_label_most_probable_first(rec: Recommender) -> None:
+    labels = rec.classify("love story", task="movies.genre")
+    assert list(labels) == ["romance", "scifi", "fantasy"]
+    assert labels["romance"] == pytest.approx(math.exp(4) / (math.exp(4) + 2), abs=1e-3)
+    assert sum(labels.values()) == pytest.approx(1)
+    assert rec.classify(NewItem("Love", description="story"), task="movies.genre") == labels
+
+
+def test_tag_labels_each_word_by_its_first_piece(rec: Recommender) -> None:
+    tagged = rec.tag("red  dragon, shoes \u200b blue", task="queries.entities")
+    assert tagged == [
+        Tagged("red", "B-colour"),
+        Tagged("dragon,", "B-topic"),
+        Tagged("shoes", "O"),
+        Tagged("\u200b", "O"),
+        Tagged("blue", "B-colour"),
+    ]
+
+
+def test_words_beyond_max_tokens_are_outside(rec: Recommender) -> None:
+    tagged = rec.tag("red " * 20, task="queries.entities")
+    assert [word.label for word in tagged] == ["B-colour"] * 14 + ["O"] * 6
+
+
+def test_item_texts_are_cut_at_max_tokens(rec: Recommender) -> None:
+    np.testing.assert_array_equal(rec.encode(["space " * 14 + "love " * 50]), rec.encode(["space " * 14]))
+
+
+def test_batch_equals_single_in_the_exact_profile(exact: Recommender) -> None:
+    together = exact.encode(TEXTS * 5)
+    single = np.concatenate([exact.encode([text]) for text in TEXTS * 5])
+    np.testing.assert_allclose(together, single, atol=1e-6, rtol=0)
+    items = [*exact.catalogue.ids("movies"), *(NewItem(text) for text in TEXTS)]
+    history = ["hobbit", Event(text=TEXTS[2]), Event("alien", behaviour="rate", value=4.5)]
+    for task, scores in exact.score(history, items, domain="movies").items():
+        alone = [exact.score(history, [item], domain="movies")[task][0] for item in items]
+        np.testing.assert_allclose(scores, alone, atol=1e-6, rtol=0)
+
+
+def test_the_fast_profile_never_sees_padding(tiny) -> None:
+    fast = Recommender(tiny)
+    texts = ["space love", "red alien ship magic love", "blue dragon heart", "love"]  # every length once
+    np.testing.assert_array_equal(fast.encode(texts), np.concatenate([fast.encode([text]) for text in texts]))
+
+
+def test_profiles_agree_on_the_same_weights(tiny, exact: Recommender) -> None:
+    np.testing.assert_allclose(Recommender(tiny).encode(TEXTS), exact.encode(TEXTS), atol=0.02)
+
+
+def test_runs_are_bounded_and_cover_every_text_once(rec: Recommender) -> None:
+    lengths = list(np.random.default_rng(0).integers(2, 512, 300))
+    batches = list(rec.encoder._batches(lengths))
+    assert sorted(at for batch in batches for at in batch) == list(range(300))
+    for batch in batches:
+        longest = max(lengths[at] for at in batch)
+        assert len(batch) <= BATCH_TEXTS and len(batch) * longest <= BATCH_TOKENS
+        assert rec.encoder.padded or len({lengths[at] for at in batch}) == 1
+
+
+def test_more_candidates_than_one_run_takes(rec: Recommender) -> None:
+    items = ["alien", "титаник", "hobbit"] * 3000
+    likes = rec.score(["alien"], items, domain="movies")["movies.like"]
+    np.testing.assert_allclose(likes, np.tile(likes[:3], 3000), atol=1e-6)
+    mixed = [*items, NewItem("Space")]
+    assert rec.rank(["титаник"], task="movies.rating", candidates=mixed, k=9001)[-1].item in {
+        "alien",
+        "hobbit",
+        "Space",
+    }
+
+
+def test_one_recommender_serves_many_threads(exact: Recommender) -> None:
+    def ask(turn: int) -> list[Ranked]:
+        return exact.rank(["alien", Event(text=TEXTS[turn % len(TEXTS)])], task="movies.like")
+
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(ask, range(200)))
+    assert together[: len(TEXTS)] == [ask(turn) for turn in range(len(TEXTS))]
+    assert all(result == together[turn % len(TEXTS)] for turn, result in enumerate(together))

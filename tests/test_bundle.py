@@ -1,0 +1,200 @@
+import json
+import shutil
+import string
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import MAX_TOKENS, SHAPE, VOCABULARY, dataset, student_model
+
+from mtrec_edge_compress.bundle import Card, self_test, write_bundle
+from mtrec_edge_compress.data.arrays import build_arrays
+from mtrec_edge_compress.export import export_onnx
+from mtrec_edge_compress.golden import TEXTS
+from mtrec_edge_compress.graphs import Graphs
+from mtrec_edge_compress.quantize import quantize
+from mtrec_edge_compress.verify import Verdict
+from mtrec_edge_runtime.errors import BundleError, StageError
+from mtrec_edge_runtime.golden import check_golden
+from mtrec_edge_runtime.history import Event
+from mtrec_edge_runtime.manifest import read_manifest, write_manifest
+from mtrec_edge_runtime.recommender import Recommender
+from mtrec_edge_runtime.tokenizer import WordPiece
+
+LETTERS = string.ascii_lowercase + string.digits
+WORDS = ["movie", "number", "product", "red", "blue", "shoes", "hat", "quiet", "story", "sea", "the", "about"]
+VOCAB = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    *LETTERS,
+    *(f"##{c}" for c in LETTERS),
+    *string.punctuation,
+    *WORDS,
+]
+CARD = Card(
+    "tiny",
+    MAX_TOKENS,
+    SHAPE.max_history,
+    "student",
+    ({"stage": "teacher", "seconds": 1.5},),
+    {"movies.like": {"auc": 0.5}},
+)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Everything `write_bundle` takes, made by the stages before it."""
+    assert len(VOCAB) <= VOCABULARY
+    place = tmp_path_factory.mktemp("parts")
+    export_onnx(student_model(), place)
+    quantize(place, place / "int8")
+    (place / "vocab.txt").write_text("\n".join(VOCAB) + "\n", encoding="utf-8")
+    arrays = build_arrays(dataset())
+    tokenizer = WordPiece.load(place / "vocab.txt")
+    ids = [np.array(tokenizer.encode(text, max_tokens=MAX_TOKENS), np.int64) for text in arrays.item_texts]
+    vectors = Graphs(place, "fp32").encode(ids).vectors
+    return SimpleNamespace(
+        graphs=place / "int8", vocabulary=place / "vocab.txt", arrays=arrays, vectors=vectors, ids=ids
+    )
+
+
+def write(out, parts, *, vectors=None, verdict=Verdict(True, (), {})):  # noqa: B008
+    return write_bundle(
+        out,
+        graphs=parts.graphs,
+        vocabulary=parts.vocabulary,
+        arrays=parts.arrays,
+        vectors=parts.vectors if vectors is None else vectors,
+        card=CARD,
+        verdict=verdict,
+    )
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory, parts):
+    out = tmp_path_factory.mktemp("bundles") / "tiny"
+    write(out, parts)
+    return out
+
+
+def test_a_bundle_holds_the_files_of_the_format_and_nothing_else(bundle):
+    assert sorted(path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()) == [
+        "catalogue/ids.bin",
+        "catalogue/offsets.npy",
+        "catalogue/priors.npy",
+        "catalogue/scales.npy",
+        "catalogue/vectors.npy",
+        "encoder.bin",
+        "encoder.exact.onnx",
+        "encoder.onnx",
+        "golden.json",
+        "manifest.json",
+        "ranker.onnx",
+        "vocab.txt",
+    ]
+    assert [path.name for path in bundle.parent.iterdir()] == ["tiny"]  # nothing is left beside it
+
+
+def test_the_manifest_says_what_was_given(bundle, parts):
+    manifest = read_manifest(bundle)
+    assert manifest.name == "tiny" and manifest.certified and manifest.catalogue == "student"
+    assert manifest.domains == {"movies": (0, 30), "products": (30, 36)}
+    assert [task.name for task in manifest.tasks] == ["movies.rating", "movies.like", "movies.genre", "products.tags"]
+    assert manifest.input.max_tokens == MAX_TOKENS and manifest.input.vector_size == 16
+    assert [(b.domain, b.name) for b in manifest.input.behaviours] == [("movies", "rate"), ("products", "view")]
+    assert manifest.data["licence"] == "none: invented" and manifest.stages == CARD.stages
+
+
+def test_an_uncertified_bundle_says_why(tmp_path, parts):
+    write(tmp_path / "b", parts, verdict=Verdict(False, ("movies.like: lost",), {}))
+    manifest = read_manifest(tmp_path / "b")
+    assert not manifest.certified and manifest.reasons == ("movies.like: lost",)
+
+
+def test_golden_answers_cover_texts_rankings_and_both_profiles(bundle):
+    golden = json.loads((bundle / "golden.json").read_text(encoding="utf-8"))
+    assert [answer["text"] for answer in golden["texts"]] == list(TEXTS) and len(TEXTS) >= 8
+    assert all(set(answer["outputs"]) == {"movies.genre", "products.tags"} for answer in golden["texts"])
+    assert len(golden["ranks"]) == 3  # one domain with pairwise tasks
+    assert all(set(answer["scores"]) == {"movies.rating", "movies.like"} for answer in golden["ranks"])
+    assert 0.98 < golden["fast_cosine"] < 1
+    assert check_golden(bundle) == []
+
+
+def test_exact_profile_scores_as_torch_does(bundle, parts):
+    """Text -> ids -> vectors -> scores as shipped, against the torch model, within the error of INT8 weights."""
+    model, recommender = student_model(), Recommender(bundle, profile="exact")
+    texts = ["red shoes", "a quiet story about the sea"]
+    vectors = recommender.encode(texts)
+    tokenizer = WordPiece.load(parts.vocabulary)
+    with torch.no_grad():
+        for text, vector in zip(texts, vectors, strict=True):
+            ids = torch.tensor([tokenizer.encode(text, max_tokens=MAX_TOKENS)])
+            assert float(model.encode(ids, torch.ones_like(ids))["vector"][0] @ torch.from_numpy(vector)) > 0.999
+        rows = [3, 7]  # oldest first; the ranker takes the latest first
+        rate = parts.arrays.behaviours[0]
+        scores = recommender.score(
+            [
+                Event(item="m3", domain="movies", behaviour="rate", value=5.0),
+                Event(item="m7", domain="movies", behaviour="rate", value=1.0),
+            ],
+            domain="movies",
+        )
+        raw = model.rank(
+            torch.from_numpy(parts.vectors[rows[::-1]][None]),
+            torch.zeros(1, 2, dtype=torch.int64),
+            torch.tensor([[(1.0 - rate.mean) / rate.scale, (5.0 - rate.mean) / rate.scale]], dtype=torch.float32),
+            torch.tensor([[0, 1]]),
+            torch.ones(1, 2, dtype=torch.int64),
+            torch.from_numpy(parts.vectors[:30][None]),
+            torch.from_numpy(parts.arrays.priors[:30][None]),
+        )
+    assert np.abs(scores["movies.rating"] - raw["movies.rating"][0].clamp(0.5, 5.0).numpy()).max() < 0.02
+    assert np.abs(scores["movies.like"] - torch.sigmoid(raw["movies.like"][0]).numpy()).max() < 0.01
+
+
+def test_exact_profile_gives_a_batch_what_it_gives_each_text(bundle):
+    recommender = Recommender(bundle, profile="exact")
+    texts = ["red shoes", "blue hat", "the quiet sea, a story", "x"]
+    alone = np.concatenate([recommender.encode([text]) for text in texts])
+    assert np.abs(recommender.encode(texts) - alone).max() < 1e-6
+
+
+def test_a_new_bundle_replaces_the_old_one(tmp_path, parts):
+    write(tmp_path / "b", parts)
+    before = (tmp_path / "b/catalogue/vectors.npy").read_bytes()
+    write(tmp_path / "b", parts, vectors=parts.vectors[:, ::-1].copy())
+    assert (tmp_path / "b/catalogue/vectors.npy").read_bytes() != before
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path, parts):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(StageError, match=r"is there and is no bundle .* choose another --out"):
+        write(tmp_path, parts)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_an_old_bundle_stays_when_the_new_one_cannot_be_made(tmp_path, parts):
+    write(tmp_path / "b", parts)
+    before = (tmp_path / "b/manifest.json").read_bytes()
+    with pytest.raises(BundleError, match="finite"):
+        write(tmp_path / "b", parts, vectors=np.full_like(parts.vectors, np.nan))
+    assert (tmp_path / "b/manifest.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_answers_that_cannot_be_reproduced_fail_the_self_test(tmp_path, bundle):
+    staged = tmp_path / "b"
+    shutil.copytree(bundle, staged)
+    manifest = read_manifest(staged)
+    answers = json.loads((staged / "golden.json").read_text(encoding="utf-8"))
+    answers["texts"][0]["vector"][0] += 0.5
+    (staged / "golden.json").write_text(json.dumps(answers), encoding="utf-8")
+    write_manifest(staged, manifest)
+    with pytest.raises(StageError, match=r"fails its own test, .*: vector of 'red running shoes': differs by 0\.5"):
+        self_test(staged)

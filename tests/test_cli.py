@@ -1,0 +1,267 @@
+"""Facts about the command: light help, documented options, clear errors, answers from the tiny bundle."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from inspect import cleandoc
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from mtrec_edge.cli import COMMANDS, Door, main
+from mtrec_edge.cli_text import parse_history
+from mtrec_edge_runtime.catalogue import Catalogue
+from mtrec_edge_runtime.history import Event
+from mtrec_edge_runtime.manifest import read_manifest
+from mtrec_edge_runtime.tasks import Kind
+
+ROOT = Path(__file__).resolve().parent.parent
+BUNDLE = ROOT / "tests" / "device" / "tiny_bundle"
+HELP_SECONDS = 0.4
+HELP_RUN = (
+    "import sys; sys.argv = ['mtrec-edge', *{arguments!r}]\n"
+    "from mtrec_edge.cli import main\n"
+    "try: main()\n"
+    "except SystemExit: print('MODULES', *sorted({{name.split('.')[0] for name in sys.modules}}))"
+)
+EVERY_HELP = [[], *([name] for name in COMMANDS)]
+
+
+def commands() -> dict[str, click.Command]:
+    assert isinstance(main, Door)
+    context = click.Context(main)
+    found = {name: main.get_command(context, name) for name in COMMANDS}
+    return {name: command for name, command in found.items() if command is not None}
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def answer(*arguments: str) -> Any:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def task_of(kind: Kind) -> str:
+    return next(task.name for task in read_manifest(BUNDLE).tasks if task.kind is kind)
+
+
+def ids_of(task: str) -> list[str]:
+    manifest = read_manifest(BUNDLE)
+    catalogue = Catalogue(BUNDLE, manifest.domains, vector_size=manifest.input.vector_size)
+    return catalogue.ids(task.split(".")[0])
+
+
+@pytest.mark.parametrize("arguments", EVERY_HELP, ids=lambda arguments: " ".join(arguments) or "all")
+def test_help_loads_click_and_the_standard_library_alone(arguments: list[str]) -> None:
+    code = HELP_RUN.format(arguments=[*arguments, "--help"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = done.stdout.split("MODULES")[1].split()
+    assert "Usage: mtrec-edge" in done.stdout
+    strangers = {name for name in modules if not name.startswith("_")} - sys.stdlib_module_names
+    assert strangers - {"mtrec_edge", "click", "distutils_precedence"} == set()
+
+
+@pytest.mark.parametrize("arguments", EVERY_HELP, ids=lambda arguments: " ".join(arguments) or "all")
+def test_help_answers_at_once(arguments: list[str]) -> None:
+    def seconds(code: str) -> float:
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        return time.perf_counter() - begun
+
+    helped = min(seconds(HELP_RUN.format(arguments=[*arguments, "--help"])) for _ in range(3))
+    assert helped - min(seconds("pass") for _ in range(3)) < HELP_SECONDS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_shows_an_example(name: str) -> None:
+    text = cleandoc(commands()[name].help or "")
+    assert f"Example:\n  mtrec-edge {name} " in text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_is_documented(name: str) -> None:
+    document = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    _, _, rest = document.partition(f"\n## {name}\n")
+    section = rest.split("\n## ")[0]
+    assert section, f"docs/cli.md has no section '## {name}'"
+    for parameter in commands()[name].params:
+        if isinstance(parameter, click.Option):
+            assert f"`{parameter.opts[0]}" in section, f"docs/cli.md: {name}: {parameter.opts[0]} is not documented"
+
+
+def written_commands() -> list[str]:
+    """Return every command line that README, docs and help texts show."""
+    documents = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    texts = [path.read_text(encoding="utf-8").replace("\\\n", " ") for path in documents]
+    texts += [command.help or "" for command in commands().values()]
+    return [
+        line for text in texts for line in re.findall(r"^ {2,}(?:\.venv/bin/)?mtrec-edge ([a-z].*)", text, re.MULTILINE)
+    ]
+
+
+@pytest.mark.parametrize("line", written_commands())
+def test_every_command_line_in_the_documents_is_one(line: str) -> None:
+    name, *arguments = shlex.split(line)
+    commands()[name].make_context(name, arguments)
+
+
+def test_an_unknown_command_names_itself() -> None:
+    result = run("explain")
+    assert result.exit_code == 2
+    assert "No such command 'explain'" in result.output
+
+
+def test_a_library_error_is_one_line_and_exit_code_1() -> None:
+    result = run("inspect", "nowhere")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: nowhere/manifest.json: no such file")
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments"),
+    [
+        ("torch", ["quickstart"]),
+        ("polars", ["prepare", "source", "--adapter", "table", "--out", "data"]),
+        ("torch", ["compress", "recipe.toml", "--data", "data", "--out", "bundle"]),
+        ("polars", ["evaluate", "bundle", "--data", "data"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_a_missing_extra_says_how_to_install_it(missing: str, arguments: list[str]) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None\n{HELP_RUN.format(arguments=arguments)}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.endswith(f"needs {missing}, which is not installed: pip install 'mtrec-edge[compress]'\n")
+
+
+def test_prepare_turns_the_example_tables_into_a_dataset_and_keeps_the_key_outside(tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    result = run("prepare", ROOT / "examples" / "own-data", "--adapter", "table", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == (out / "data_report.txt").read_text(encoding="utf-8")
+    assert "reading" in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "data.key"}
+
+
+def test_prepare_wants_one_adapter_a_source() -> None:
+    result = run("prepare", "a", "b", "--adapter", "table", "--out", "data")
+    assert result.exit_code == 2
+    assert "give one --adapter a SOURCE: 2 sources, 1 adapters" in result.output
+
+
+def test_prepare_names_an_unknown_adapter(tmp_path: Path) -> None:
+    result = run("prepare", "a", "--adapter", "tables", "--out", tmp_path / "data")
+    assert result.exit_code == 1
+    assert "adapter 'tables' is unknown: choose one of table, movielens" in result.stderr
+
+
+def test_rank_prints_the_best_first_and_leaves_out_the_history() -> None:
+    task = task_of(Kind.BINARY)
+    ids = ids_of(task)
+    ranked = answer("rank", BUNDLE, "--task", task, "--history", ids[0], "-k", "3")
+    assert len(ranked) == 3
+    assert ids[0] not in [entry["item"] for entry in ranked]
+    scores = [entry["score"] for entry in ranked]
+    assert scores == sorted(scores, reverse=True)
+    table = run("rank", BUNDLE, "--task", task, "--history", ids[0], "-k", "3").stdout.splitlines()
+    assert table[0].split() == ["item", "score"]
+    assert [line.split()[0] for line in table[1:]] == [entry["item"] for entry in ranked]
+
+
+def test_rank_obeys_candidates_and_exclusions() -> None:
+    task = task_of(Kind.BINARY)
+    ids = ids_of(task)
+    chosen = ["--candidates", ids[1], "--candidates", ids[2], "--exclude", ids[1]]
+    ranked = answer("rank", BUNDLE, "--task", task, "--history", ids[0], *chosen)
+    assert [entry["item"] for entry in ranked] == [ids[2]]
+
+
+def test_a_history_is_read_as_ids_values_and_texts() -> None:
+    assert parse_history(["m1", "m2=4.5", "a=b", "=3"], ["a new thing"], behaviour="rate") == [
+        Event(item="m1", behaviour="rate"),
+        Event(item="m2", behaviour="rate", value=4.5),
+        Event(item="a=b", behaviour="rate"),
+        Event(item="=3", behaviour="rate"),
+        Event(text="a new thing", behaviour="rate"),
+    ]
+
+
+def test_a_value_that_is_no_number_is_explained() -> None:
+    result = run("rank", BUNDLE, "--task", task_of(Kind.BINARY), "--history", "m1=nan")
+    assert result.exit_code == 1
+    assert "event value nan is not a finite number" in result.stderr
+
+
+def test_score_gives_a_column_a_task_of_the_domain() -> None:
+    task = task_of(Kind.BINARY)
+    domain = task.split(".")[0]
+    pairwise = {t.name for t in read_manifest(BUNDLE).tasks if t.pairwise and t.domain == domain}
+    rows = answer("score", BUNDLE, "--domain", domain, "--history-text", "a new thing", "--candidate-text", "another")
+    assert [row["item"] for row in rows] == ["another"]
+    assert set(rows[0]) == pairwise | {"item"}
+
+
+def test_score_without_domain_or_task_is_a_usage_error() -> None:
+    result = run("score", BUNDLE, "--history", "x")
+    assert result.exit_code == 2
+    assert "give --domain, or a --task" in result.output
+
+
+def test_an_unknown_item_is_explained() -> None:
+    result = run("rank", BUNDLE, "--task", task_of(Kind.BINARY), "--history", "no such item")
+    assert result.exit_code == 1
+    assert "unknown item 'no such item'" in result.stderr
+
+
+def test_similar_finds_the_item_itself_by_no_means() -> None:
+    task = task_of(Kind.BINARY)
+    ids = ids_of(task)
+    found = answer("similar", BUNDLE, "--domain", task.split(".")[0], "--item", ids[0], "-k", "2")
+    assert len(found) == 2
+    assert ids[0] not in [entry["item"] for entry in found]
+
+
+def test_similar_takes_an_item_or_a_text() -> None:
+    result = run("similar", BUNDLE, "--domain", task_of(Kind.BINARY).split(".")[0])
+    assert result.exit_code == 2
+    assert "give either --item or --text" in result.output
+
+
+def test_classify_gives_probabilities_best_first() -> None:
+    labels = answer("classify", BUNDLE, "some text", "--task", task_of(Kind.MULTICLASS))
+    assert sum(labels.values()) == pytest.approx(1, abs=1e-5)
+    assert list(labels.values()) == sorted(labels.values(), reverse=True)
+
+
+def test_tag_gives_a_label_a_word() -> None:
+    tagged = answer("tag", BUNDLE, "red shoes", "--task", task_of(Kind.TOKEN))
+    assert [entry["word"] for entry in tagged] == ["red", "shoes"]
+
+
+def test_inspect_shows_tasks_and_files() -> None:
+    about = answer("inspect", BUNDLE)
+    assert {task["name"] for task in about["tasks"]} == {task.name for task in read_manifest(BUNDLE).tasks}
+    assert about["files"]["encoder.bin"] > 0
+    assert "encoder.bin" in run("inspect", BUNDLE).stdout
+
+
+def test_verify_accepts_the_bundle_and_refuses_an_altered_one(tmp_path: Path) -> None:
+    assert run("verify", BUNDLE).exit_code == 0
+    for path in BUNDLE.rglob("*"):
+        copy = tmp_path / path.relative_to(BUNDLE)
+        copy.mkdir(parents=True) if path.is_dir() else copy.write_bytes(path.read_bytes())
+    data = bytearray((tmp_path / "encoder.bin").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "encoder.bin").write_bytes(data)
+    result = run("verify", tmp_path)
+    assert result.exit_code == 1
+    assert "encoder.bin has SHA-256" in result.stderr

@@ -1,0 +1,124 @@
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+import source_folders
+
+from mtrec_edge_compress.data.prepare import prepare
+from mtrec_edge_compress.data.schema import Dataset
+from mtrec_edge_runtime.errors import DataError
+
+OWN_DATA = Path(__file__).parent.parent / "examples" / "own-data"
+
+
+def sources(folder: Path) -> list[tuple[str, Path]]:
+    return [
+        ("movielens", source_folders.movielens(folder / "ml")),
+        ("goodbooks", source_folders.goodbooks(folder / "gb")),
+        ("lastfm", source_folders.lastfm(folder / "fm")),
+        ("queryner", source_folders.queryner(folder / "qn")),
+    ]
+
+
+def test_several_sources_become_one_dataset(tmp_path: Path) -> None:
+    steps: list[str] = []
+    report = prepare(sources(tmp_path), tmp_path / "out" / "all", progress=steps.append)
+    dataset = Dataset.read(tmp_path / "out" / "all")
+    assert dataset.name == "all"
+    assert [task.name for task in dataset.tasks][::2] == [
+        *("movies.rating", "movies.genre", "books.like"),
+        *("music.listened", "queries.tags"),
+    ]
+    assert report.domains["books"] == {"users": 2, "items": 2, "cold_items": 0, "events": 3, "texts": 0}
+    assert report.split_hash == dataset.split_hash
+    assert len(steps) == 5
+    genres = dataset.items.filter(pl.col("domain") != "movies")["genre"].to_list()
+    assert genres == ["sci-fi", "romance", None, None]  # one column serves two domains and is missing in the third
+
+
+def test_one_user_id_in_two_sources_is_two_people(tmp_path: Path) -> None:
+    log = "userID\tartistID\tweight\n7\t1\t100\n"
+    folders = sources(tmp_path)
+    (tmp_path / "fm" / "user_artists.dat").write_text(log)
+    prepare(folders, tmp_path / "all")
+    users = Dataset.read(tmp_path / "all").events.group_by("domain").agg(pl.col("user_id").unique())
+    by_domain = dict(users.iter_rows())
+    assert not set(by_domain["music"]) & set(by_domain["books"])
+
+
+def test_the_key_lies_outside_and_a_second_run_gives_the_same_pseudonyms(tmp_path: Path) -> None:
+    for _ in range(2):
+        prepare(sources(tmp_path), tmp_path / "all")
+    first = Dataset.read(tmp_path / "all").events
+    assert (tmp_path / "all.key").is_file()
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == [
+        *("data_report.json", "data_report.txt", "dataset.toml"),
+        *("events.parquet", "items.parquet", "texts.parquet"),
+    ]
+    prepare(sources(tmp_path), tmp_path / "again", key_file=tmp_path / "all.key")
+    assert Dataset.read(tmp_path / "again").events.equals(first)
+    prepare(sources(tmp_path), tmp_path / "other")
+    other = Dataset.read(tmp_path / "other")
+    assert not set(other.events["user_id"]) & set(first["user_id"])
+    assert other.split_hash == Dataset.read(tmp_path / "all").split_hash
+
+
+def test_a_key_inside_the_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="lies in the dataset"):
+        prepare(sources(tmp_path), tmp_path / "all", key_file=tmp_path / "all" / "key")
+    assert not (tmp_path / "all").exists()
+
+
+def test_a_sample_keeps_that_many_users_and_all_items(tmp_path: Path) -> None:
+    report = prepare(sources(tmp_path), tmp_path / "all", sample_users={"goodbooks": 1})
+    books = next(source for source in report.sources if source.adapter == "goodbooks")
+    assert (books.read["users"], books.kept["users"], books.kept["items"]) == (2, 1, 2)
+    assert books.dropped["events: user not in the sample"] == 3 - books.kept["events"]
+    assert "goodbooks: a random sample of 1 of 2 users" in report.notes
+
+
+def test_the_report_is_written_as_text_and_json(tmp_path: Path) -> None:
+    report = prepare(sources(tmp_path), tmp_path / "all")
+    text = (tmp_path / "all" / "data_report.txt").read_text()
+    assert text == report.text()
+    assert "  events: 3 kept of 4\n" in text
+    assert "  dropped 1  events: same user, item and behaviour\n" in text
+    content = json.loads((tmp_path / "all" / "data_report.json").read_text())
+    assert content["folds"]["texts"] == {"train": 1, "validation": 1, "test": 1}
+    assert content["labels"]["queries.tags"]["balance"] == {"O": 0.5, "B-color": 0.5, "I-color": 0.0}
+    assert content["labels"]["queries.tags"]["class_weights"] == {"O": 1.0, "B-color": 1.0, "I-color": 1.0}
+    assert content["labels"]["books.genre"]["labelled"] == 2
+    assert content["lengths"]["queries"] == {"mean": 5 / 3, "p50": 2.0, "p95": 2.0, "max": 2.0}
+
+
+def test_personal_data_in_a_source_is_replaced_and_counted(tmp_path: Path) -> None:
+    folder = source_folders.movielens(tmp_path / "ml")
+    (folder / "tags.csv").write_text("userId,movieId,tag,timestamp\n1,1,ask ann@x.org,1\n")
+    report = prepare([("movielens", folder)], tmp_path / "out")
+    assert report.sources[0].scrubbed == {"email": 1}
+    assert Dataset.read(tmp_path / "out").items["tags"].to_list()[0] == ["ask email"]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "no source given"),
+        (["netflix"], "adapter 'netflix' is unknown: choose one of table, movielens"),
+        (["queryner", "queryner"], "domain 'queries' comes from two sources"),
+    ],
+)
+def test_sources_that_cannot_be_merged_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
+    source = source_folders.queryner(tmp_path / "qn")
+    with pytest.raises(DataError, match=message):
+        prepare([(name, source) for name in names], tmp_path / "out")
+
+
+def test_the_example_of_the_documentation_works(tmp_path: Path) -> None:
+    report = prepare([("table", OWN_DATA)], tmp_path / "data")
+    assert report.sources[0].dropped == {}
+    assert report.domains == {"shop": {"users": 60, "items": 120, "cold_items": 10, "events": 2046, "texts": 0}}
+    assert [task.name for task in Dataset.read(tmp_path / "data").tasks] == [
+        *("shop.rating", "shop.like"),
+        "shop.department",
+    ]

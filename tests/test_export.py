@@ -1,0 +1,98 @@
+import onnx
+import pytest
+import torch
+from onnx import helper
+from tiny_models import MAX_TOKENS, TASKS, VOCABULARY, bert_model, student_model
+
+from mtrec_edge_compress.export import export_onnx, export_teacher
+from mtrec_edge_compress.graphs import Graphs
+from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_compress.onnx_graph import check_portable
+from mtrec_edge_compress.parity import torch_parity
+from mtrec_edge_runtime.errors import StageError
+
+
+def axes(tensors):
+    return {t.name: [d.dim_param or d.dim_value for d in t.type.tensor_type.shape.dim] for t in tensors}
+
+
+def test_graphs_have_the_names_and_axes_of_the_bundle_format(tmp_path):
+    export_onnx(student_model(), tmp_path)
+    encoder = onnx.load(tmp_path / "encoder.fp32.onnx").graph
+    assert axes(encoder.input) == {"input_ids": ["batch", "tokens"], "attention_mask": ["batch", "tokens"]}
+    assert axes(encoder.output) == {
+        "vector": ["batch", 16],
+        "movies.genre": ["batch", 3],
+        "products.tags": ["batch", "tokens", 3],
+    }
+    ranker = onnx.load(tmp_path / "ranker.onnx").graph
+    assert axes(ranker.input) == {
+        "history": ["batch", "events", 16],
+        "behaviour": ["batch", "events"],
+        "value": ["batch", "events"],
+        "age": ["batch", "events"],
+        "history_mask": ["batch", "events"],
+        "candidates": ["batch", "items", 16],
+        "priors": ["batch", "items", 3],
+    }
+    assert axes(ranker.output) == {"movies.rating": ["batch", "items"], "movies.like": ["batch", "items"]}
+
+
+@pytest.mark.parametrize("make", [student_model, bert_model])
+def test_exported_graphs_equal_torch_at_every_length_and_batch(tmp_path, make):
+    model = make()
+    export_onnx(model, tmp_path)
+    assert torch_parity(model, Graphs(tmp_path, "fp32"), vocabulary=VOCABULARY, max_tokens=MAX_TOKENS) < 1e-5
+
+
+def test_parity_sees_a_changed_weight(tmp_path):
+    model = student_model()
+    export_onnx(model, tmp_path)
+    with torch.no_grad():
+        model.text.projection.bias[0] += 0.01
+    assert torch_parity(model, Graphs(tmp_path, "fp32"), vocabulary=VOCABULARY, max_tokens=MAX_TOKENS) > 1e-4
+
+
+def test_export_leaves_the_model_in_training_mode(tmp_path):
+    model = student_model().train()
+    export_teacher(model, tmp_path / "deep" / "teacher.onnx")
+    assert all(part.training for part in model.modules())
+    assert (tmp_path / "deep" / "teacher.onnx").is_file()
+
+
+def test_export_twice_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        export_onnx(student_model(), tmp_path / name)
+    for file in ("encoder.fp32.onnx", "ranker.onnx"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_a_model_without_pairwise_tasks_is_refused(tmp_path):
+    whole = student_model()
+    model = MultiTaskModel(whole.text.backbone, 32, whole.shape, TASKS[2:]).eval()
+    with pytest.raises(StageError, match="no regression or binary task"):
+        export_onnx(model, tmp_path)
+
+
+def tiny_graph(op="Relu", domain="", opset=17, ir=8):
+    value = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node(op, ["x"], ["y"], domain=domain)], "g", value[:1], value[1:])
+    opsets = [helper.make_opsetid("", opset)] + ([helper.make_opsetid(domain, 1)] if domain else [])
+    return helper.make_model(graph, opset_imports=opsets, ir_version=ir)
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (tiny_graph("Gelu", "com.microsoft"), r"only ai.onnx operators .* found com.microsoft.Gelu"),
+        (tiny_graph(opset=18), "opset 17 .* found .*18"),
+        (tiny_graph(ir=10), "IR version 8 .* found 10"),
+    ],
+)
+def test_a_graph_some_runtime_could_not_load_is_refused(graph, message):
+    with pytest.raises(StageError, match=message):
+        check_portable(graph, "encoder.onnx")
+
+
+def test_a_plain_graph_is_accepted():
+    check_portable(tiny_graph(), "encoder.onnx")

@@ -1,0 +1,162 @@
+"""Facts about result files, and about the tables made from them."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.make_tables import fill, table
+from mtrec_edge_compress.data.arrays import build_arrays
+from mtrec_edge_compress.data.synthetic import make_world
+from mtrec_edge_compress.systems_result import systems_result
+from mtrec_edge_runtime.errors import InputError
+from mtrec_edge_runtime.results import check_result, new_result, read_result, write_result
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def three_stages() -> Any:
+    result = new_result(
+        "tiny",
+        command=["mtrec-edge", "compress", "my recipe.toml"],
+        seeds=[0],
+        dataset={"name": "tiny", "split_hash": "abc", "counts": {"users": 2}},
+    )
+    result["stages"] = {
+        "teacher": {"tasks": {"movies.like": {"ndcg@10": 0.5, "auc": 0.8}}, "size_bytes": 86_000_000},
+        "int8_fast": {
+            "tasks": {"movies.like": {"ndcg@10": 0.48, "auc": 0.79}},
+            "size_bytes": 4_300_000,
+            "latency_ms": {"32": {"p50": 0.61, "p95": 0.7}},
+        },
+    }
+    result["retention"] = {"int8_fast": {"movies.like": 0.96}}
+    result["headlines"] = {"movies.like": "ndcg@10"}
+    return result
+
+
+def test_a_written_result_is_read_back_equal(tmp_path: Path) -> None:
+    result = three_stages()
+    write_result(tmp_path / "tiny.json", result)
+    assert read_result(tmp_path / "tiny.json") == result
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.json"]
+
+
+def test_a_new_result_says_when_where_and_how() -> None:
+    result = three_stages()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", result["created"])
+    assert result["command"] == "mtrec-edge compress 'my recipe.toml'"
+    assert result["machine"]["cores"] >= 1
+    assert result["machine"]["versions"]["numpy"]
+
+
+def test_a_missing_field_is_named() -> None:
+    result = three_stages()
+    del result["dataset"]["split_hash"]
+    with pytest.raises(InputError, match=r"dataset: missing \['split_hash'\]"):
+        check_result(result)
+
+
+def test_an_unknown_field_is_named() -> None:
+    with pytest.raises(InputError, match=r"missing \[\], unknown \['speed'\]"):
+        check_result(three_stages() | {"speed": 1})
+
+
+def test_an_unknown_stage_is_named() -> None:
+    result = three_stages()
+    result["stages"]["int4"] = {"tasks": {}}
+    with pytest.raises(InputError, match="unknown stage 'int4'; the stages are teacher, student"):
+        check_result(result)
+
+
+def test_a_figure_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
+    result = three_stages()
+    result["stages"]["teacher"]["tasks"]["movies.like"]["auc"] = float("nan")
+    with pytest.raises(InputError, match=r"stages: teacher: tasks: movies\.like: auc: nan is not a figure"):
+        write_result(tmp_path / "tiny.json", result)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_result_must_hold_a_measurement() -> None:
+    result = three_stages()
+    del result["stages"]
+    with pytest.raises(InputError, match="one of stages, systems or cells is needed"):
+        check_result(result)
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "half.json"
+    path.write_text('{"name": ')
+    with pytest.raises(InputError, match=r"half\.json is not JSON"):
+        read_result(path)
+    with pytest.raises(InputError, match="does not exist: run the benchmark that writes it"):
+        read_result(tmp_path / "none.json")
+
+
+def test_the_stage_table_shows_headline_size_latency_and_retention(tmp_path: Path) -> None:
+    write_result(tmp_path / "tiny.json", three_stages())
+    lines = table(tmp_path / "tiny.json", "stages").splitlines()
+    assert lines[0] == "| task | teacher | int8_fast | kept of teacher |"
+    assert lines[2] == "| movies.like (ndcg@10) | 0.500 | 0.480 | 96.0 % |"
+    assert lines[3] == "| encoder and ranker, MB | 86.0 | 4.3 |  |"
+    assert lines[4] == "| one text of 32 tokens, ms (p50) |  | 0.61 |  |"
+    assert lines[6].startswith("`tiny.json`: ")
+
+
+def test_the_stage_table_shows_both_catalogues(tmp_path: Path) -> None:
+    result = three_stages()
+    result["systems"] = {"int8_fast, catalogue=teacher": {"movies.like ndcg@10": {"value": 0.495}}}
+    result["retention"]["int8_fast, catalogue=teacher"] = {"movies.like": 0.99}
+    write_result(tmp_path / "tiny.json", result)
+    lines = table(tmp_path / "tiny.json", "stages").splitlines()
+    assert lines[3] == "| - catalogue by the teacher |  | 0.495 | 99.0 % |"
+
+
+def test_the_systems_table_shows_headlines_with_intervals(tmp_path: Path) -> None:
+    result = three_stages()
+    found = {"value": 0.128, "low": 0.114, "high": 0.142}
+    result["systems"] = {"ease": {"movies.like ndcg@10": found, "movies.like mrr": {"value": 0.2}}, "random": {}}
+    write_result(tmp_path / "tiny.json", result)
+    lines = table(tmp_path / "tiny.json", "systems").splitlines()
+    assert lines[0] == "| metric | ease | random |"
+    assert lines[2:4] == ["| movies.like ndcg@10 | 0.128 [0.114, 0.142] |  |", ""]
+
+
+def test_filling_twice_changes_nothing_more(tmp_path: Path) -> None:
+    write_result(tmp_path / "tiny.json", three_stages())
+    text = "before\n<!-- table:tiny stages -->\nold\n<!-- /table -->\nafter\n"
+    once = fill(text, tmp_path)
+    assert once.startswith("before\n<!-- table:tiny stages -->\n| task |")
+    assert once.endswith("<!-- /table -->\nafter\n")
+    assert fill(once, tmp_path) == once
+
+
+def test_a_table_without_its_file_says_so(tmp_path: Path) -> None:
+    filled = fill("<!-- table:later stages -->\n<!-- /table -->\n", tmp_path)
+    assert "_Not yet measured: `benchmarks/results/later.json` does not exist._" in filled
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda path: path.name)
+def test_every_committed_result_keeps_the_schema(path: Path) -> None:
+    assert read_result(path)["name"] == path.stem
+    assert json.loads(path.read_text())["commit"] != "unknown"
+
+
+def test_an_evaluation_becomes_a_result_with_advantages_as_systems() -> None:
+    arrays = build_arrays(make_world(users=30, items=20, queries=10)[0])
+    found = {"metric": "ndcg@10", "mean": 0.02, "low": 0.01, "high": 0.03, "p": 0.001, "users": 30}
+    evaluated = {
+        "seed": 0,
+        "profile": "fast",
+        "users_per_domain": 30,
+        "headlines": {"video.like": "ndcg@10"},
+        "systems": {"bundle": {"video.like": {"ndcg@10": 0.3}}, "ease": {"video.like": {"ndcg@10": 0.28}}},
+        "against": {"video.like": {"ease": found}},
+    }
+    result = systems_result(evaluated, arrays, name="tiny-systems", command=["mtrec-edge", "evaluate"])
+    check_result(result)
+    assert result["systems"]["ease"] == {"video.like ndcg@10": {"value": 0.28}}
+    assert result["systems"]["bundle - ease"] == {"video.like ndcg@10": {"value": 0.02, "low": 0.01, "high": 0.03}}
+    assert "a seeded sample of 30 users a domain" in result["notes"]
