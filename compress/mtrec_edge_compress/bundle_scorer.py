@@ -138,17 +138,17 @@ def evaluate_bundle(
     for domain in domains:
         for name, system in fit_baselines(arrays, domain=domain, seed=seed, progress=progress).items():
             own = [task for task in system.tasks if task in scorer.tasks]
-            evaluations.setdefault(name, []).append(
-                evaluate(system, arrays, tasks=own, users_per_domain=users_per_domain, seed=seed, calibrated=False)
-            )
+            part = evaluate(system, arrays, tasks=own, users_per_domain=users_per_domain, seed=seed, calibrated=False)
+            evaluations.setdefault(name, []).append(part)
             settings.setdefault(name, {}).update(system.settings)
+    tasks = [arrays.task(name) for name in scorer.tasks]
     return {
         "bundle": Path(path).name,
         "profile": profile,
         "dataset": {"name": arrays.dataset.name, "split_hash": arrays.dataset.split_hash},
         "users_per_domain": users_per_domain,
         "seed": seed,
-        "headlines": {name: arrays.task(name).headline for name in scorer.tasks},
+        "headlines": {task.name: task.headline for task in tasks},
         "systems": {
             name: {task: dict(values) for part in parts for task, values in part.tasks.items()}
             for name, parts in evaluations.items()
@@ -156,5 +156,5 @@ def evaluate_bundle(
         "counts": judged.counts,
         "chance": judged.chance,
         "settings": settings,
-        "against": {name: against(arrays.task(name), evaluations, ours=BUNDLE) for name in scorer.tasks},
+        "against": {task.name: against(task, evaluations, ours=BUNDLE) for task in tasks},
     }

@@ -4,7 +4,6 @@ Writes are atomic, so a killed run never leaves half a checkpoint.
 """
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -13,7 +12,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from mtrec_edge_compress.compact import CompactBert, CompactShape
 from mtrec_edge_compress.data.schema import TaskSpec
@@ -29,7 +28,8 @@ def save_model(model: MultiTaskModel, folder: Path) -> None:
     if isinstance(backbone, CompactBert):
         stored: dict[str, Any] = {"compact": asdict(backbone.shape)}
     else:
-        stored = {"transformers": {**backbone.config.to_dict(), "model_type": backbone.config.model_type}}
+        pretrained: PreTrainedModel = backbone
+        stored = {"transformers": {**pretrained.config.to_dict(), "model_type": pretrained.config.model_type}}
     description = {
         "backbone": stored,
         "hidden_size": model.hidden_size,
@@ -39,8 +39,8 @@ def save_model(model: MultiTaskModel, folder: Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / "model.safetensors.new")
     (folder / "model.json.new").write_text(json.dumps(description, indent=1))
-    os.replace(folder / "model.json.new", folder / "model.json")
-    os.replace(folder / "model.safetensors.new", folder / "model.safetensors")
+    for name in ("model.safetensors", "model.json"):  # load_model looks for model.json, so that comes last
+        (folder / f"{name}.new").replace(folder / name)
 
 
 def load_model(folder: Path) -> MultiTaskModel:

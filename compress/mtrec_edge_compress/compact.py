@@ -7,10 +7,12 @@ layer. With E = hidden and nothing removed it computes exactly what BertModel do
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from mtrec_edge_runtime.errors import StageError
 
@@ -118,7 +120,7 @@ class CompactBert(nn.Module):
 
 
 def compact_from_bert(
-    bert: nn.Module,
+    bert: PreTrainedModel,
     layers: Sequence[int],
     *,
     token_ids: Sequence[int],
@@ -154,11 +156,12 @@ def compact_from_bert(
     with torch.no_grad():
         _start_embeddings(student.embeddings, bert.embeddings, torch.as_tensor(list(token_ids)))
         for target, index in zip(student.layers, layers, strict=True):
-            _copy_layer(target, bert.encoder.layer[index])  # type: ignore[arg-type, index, union-attr]
+            assert isinstance(target, Layer)
+            _copy_layer(target, bert.encoder.layer[index])
     return student
 
 
-def _start_embeddings(target: Embeddings, source: nn.Module, token_ids: Tensor) -> None:
+def _start_embeddings(target: Embeddings, source: Any, token_ids: Tensor) -> None:
     words = source.word_embeddings.weight[token_ids].float()
     positions = source.position_embeddings.weight[: target.position.shape[0]] + source.token_type_embeddings.weight[0]
     if isinstance(target.expand, nn.Linear):
@@ -174,7 +177,7 @@ def _start_embeddings(target: Embeddings, source: nn.Module, token_ids: Tensor) 
     target.norm.load_state_dict(source.LayerNorm.state_dict())
 
 
-def _copy_layer(target: Layer, source: nn.Module) -> None:
+def _copy_layer(target: Layer, source: Any) -> None:
     attention = source.attention
     pairs = (
         (target.query, attention.self.query),

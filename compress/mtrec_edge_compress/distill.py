@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from mtrec_edge_compress import losses
 from mtrec_edge_compress.batches import Batch, BatchSource, PairBatch
@@ -45,7 +46,7 @@ class SoftTargets:
 def soft_targets(teacher: MultiTaskModel, encoded: Encoded, arrays: Arrays, device: torch.device) -> SoftTargets:
     """Lay out what the teacher computed for every text."""
     rows = len(encoded.vectors)
-    splits = [()] * len(arrays.item_ids) + [tokens for tokens in arrays.text_tokens]
+    splits = [()] * len(arrays.item_ids) + list(arrays.text_tokens)
     start = np.concatenate([[0], np.cumsum([len(split) for split in splits])])
     words = {}
     for task in teacher.text_tasks:
@@ -104,8 +105,8 @@ class StudentLearner(Learner):
     def text_losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Add the vector-matching loss over every fresh text."""
         found, fresh = super().text_losses(batch)
-        rows = torch.cat([bucket.rows for bucket in batch.buckets])
-        found[VECTOR] = losses.cosine_loss(fresh, self.soft.vectors[rows], len(rows) * _processes())
+        rows = batch.rows
+        found[VECTOR] = losses.cosine_loss(fresh, self.soft.vectors[rows], len(rows) * losses.processes())
         return found, fresh
 
     def word_loss(
@@ -127,7 +128,7 @@ class StudentLearner(Learner):
                 continue
             place = torch.nonzero(self.of_task[task.name].to(rows.device)[rows]).flatten()
             if len(place):
-                teacher, count = self.soft.classes[task.name][rows[place]], len(place) * _processes()
+                teacher, count = self.soft.classes[task.name][rows[place]], len(place) * losses.processes()
                 entropy = self.scales[task.name].entropy
                 soft = losses.soft_class_loss(head(scaled[place]), teacher, self.temperature, entropy, count)
                 found[task.name] = found.get(task.name, soft.new_zeros(())) + self.share * soft
@@ -160,7 +161,7 @@ class StudentLearner(Learner):
         """Match the teacher on targets and negatives: values by squared error, orders by listwise KL."""
         exists = ~torch.isnan(pairs.labels[task.name])
         real = torch.cat([exists, pairs.allowed > 0], dim=1)
-        scale, processes = self.scales[task.name], _processes()
+        scale, processes = self.scales[task.name], losses.processes()
         if task.kind is Kind.REGRESSION:
             return losses.regression_loss(
                 score, torch.where(real, teacher, torch.nan), scale.deviation, float(real.sum()) * processes
@@ -177,16 +178,14 @@ class StudentLearner(Learner):
         return 0.5 * (value + kl / max(len(score) * processes, 1))
 
 
-def _processes() -> int:
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-
-
 def new_student(recipe: Recipe, teacher: MultiTaskModel, token_ids: Sequence[int]) -> MultiTaskModel:
     """Start a student: chosen layers and trimmed, factorised words; user encoder and heads copied from the teacher.
 
     `token_ids` gives, for each token of the trimmed vocabulary, its id in the vocabulary of the encoder it starts from.
     """
-    bert = teacher.text.backbone if not recipe.student.encoder else load_backbone(recipe.student.encoder)
+    bert: PreTrainedModel = teacher.text.backbone
+    if recipe.student.encoder:
+        bert = load_backbone(recipe.student.encoder)
     depth = bert.config.num_hidden_layers
     kept = min(recipe.student.layers, depth)
     layers = sorted({round(i) for i in np.linspace(0, depth - 1, kept)}) if kept > 1 else [depth - 1]

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
@@ -66,7 +66,7 @@ def encode_pooled(model: MultiTaskModel, tokens: Tokens, device: torch.device, d
 
 @torch.no_grad()
 def encode_all(
-    model: nn.Module,
+    model: MultiTaskModel,
     tokens: Tokens,
     *,
     device: torch.device,
@@ -75,7 +75,6 @@ def encode_all(
     progress: bool = False,
 ) -> Encoded:
     """Return every output of the model's text side for every corpus row."""
-    assert isinstance(model, MultiTaskModel)
     model.eval()
     rows_total = len(tokens.ids)
     vectors = np.zeros((rows_total, model.vector_size), np.float32)
@@ -110,7 +109,8 @@ def pick_words(tokens: Tokens, rows: IntArray, outputs: npt.NDArray[np.float32])
 
 def save_encoded(encoded: Encoded, path: Path) -> None:
     """Write what was encoded to one .npz, atomically, without pickle."""
-    arrays = {"vectors": encoded.vectors, **{f"class:{name}": values for name, values in encoded.logits.items()}}
+    arrays: dict[str, Any] = {"vectors": encoded.vectors}
+    arrays |= {f"class:{name}": values for name, values in encoded.logits.items()}
     for name, found in encoded.word_logits.items():
         rows = sorted(found)
         arrays[f"words:{name}:rows"] = np.array(rows, np.int64)
@@ -131,5 +131,5 @@ def load_encoded(path: Path) -> Encoded:
                 name = key.split(":")[1]
                 cuts = np.cumsum(stored[f"words:{name}:counts"])[:-1]
                 parts = np.split(stored[f"words:{name}:values"], cuts)
-                words[name] = dict(zip(stored[key].tolist(), parts, strict=True))
+                words[name] = dict(zip(stored[key].tolist(), parts, strict=False))  # no rows still make one part
         return Encoded(stored["vectors"], classes, words)

@@ -156,4 +156,7 @@ def _judge_tags(scorer: Scorer, arrays: Arrays, task: TaskSpec, fold: Fold) -> J
             )
     alone = np.array([metrics.span_f1([p], [t]) for p, t in zip(predicted, true, strict=True)])
     counts = {"rows": len(rows), "spans": sum(len(metrics.spans(t)) for t in true)}
-    return Judgement({"span_f1": metrics.span_f1(predicted, true)}, counts, {"span_f1": 0.0}, {"span_f1": alone})
+    together = metrics.span_f1(predicted, true)
+    if np.isnan(together):  # no span in the truth, none predicted
+        return Judgement(counts=counts)
+    return Judgement({"span_f1": together}, counts, {"span_f1": 0.0}, {"span_f1": alone})

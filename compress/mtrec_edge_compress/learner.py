@@ -106,13 +106,12 @@ class Learner(nn.Module):
                     batch, bucket.word_row, bucket.word_number, words, bucket.word_labels
                 ).items():
                     token_losses.setdefault(name, []).append(loss)
-        fresh = (
-            torch.cat(vectors) if vectors else torch.zeros(0, self.model.vector_size, device=self.model.center.device)
-        )
+        if not vectors:  # a process without a share of the batch still reaches its parameters
+            vectors.append(self.model.text.vector(self.model.center.new_zeros(0, self.model.hidden_size)))
+        fresh = torch.cat(vectors)
         found = {name: torch.stack(parts).sum() for name, parts in token_losses.items()}
-        rows = torch.cat([bucket.rows for bucket in batch.buckets])
         with torch.autocast(fresh.device.type, enabled=False):
-            found.update(self.class_losses(batch, rows, fresh))
+            found.update(self.class_losses(batch, batch.rows, fresh))
         return found, fresh
 
     def word_losses(
@@ -121,7 +120,7 @@ class Learner(nn.Module):
         """Return the token tasks' losses of one bucket; `words` (words, hidden) are states of first pieces."""
         found = {}
         for task, head in zip(self.model.text_tasks, self.model.text_heads, strict=True):
-            if task.kind is Kind.TOKEN and len(words) and batch.text_counts.get(task.name):
+            if task.kind is Kind.TOKEN and batch.text_counts.get(task.name):
                 logits = head(words)
                 found[task.name] = self.word_loss(
                     task, logits, labels[task.name], row, number, batch.text_counts[task.name]
@@ -159,7 +158,7 @@ class Learner(nn.Module):
     def insert_fresh(self, vectors: Tensor, rows: Tensor, batch: Batch, fresh: Tensor) -> Tensor:
         """Return `vectors` with the rows that were encoded in this step put in their place."""
         place = torch.full((len(self.tokens.ids),), -1, device=rows.device)
-        encoded = torch.cat([bucket.rows for bucket in batch.buckets])
+        encoded = batch.rows
         place[encoded] = torch.arange(len(encoded), device=rows.device)
         found = place[rows]
         return torch.where((found >= 0).unsqueeze(-1), fresh[found.clamp_min(0)], vectors)

@@ -4,13 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.evaluate import Evaluation, retention
 from mtrec_edge_runtime.results import DatasetInfo, Result, StageResult, new_result
 
+Stage = Literal["teacher", "student", "pruned", "onnx_fp32", "int8_fast", "int8_exact"]  # the models of the chain
 TaskMetrics = dict[str, dict[str, float]]
 
 
@@ -18,7 +19,7 @@ TaskMetrics = dict[str, dict[str, float]]
 class Row:
     """One model of the chain."""
 
-    stage: str  # teacher, student, pruned, onnx_fp32, int8_fast, int8_exact
+    stage: Stage
     parameters: int
     size_bytes: int  # encoder and ranker as files
     tasks: TaskMetrics  # TEST fold, item vectors by this stage's own encoder
@@ -148,3 +149,16 @@ def read_record(path: Path) -> StageRecord | None:
     return StageRecord(
         stored["fingerprint"], stored["seconds"], tuple(Row(**row) for row in stored["rows"]), stored["facts"]
     )
+
+
+def make_ledger(
+    name: str, records: Mapping[str, StageRecord], latency_ms: dict[str, dict[str, dict[str, float]]]
+) -> Ledger:
+    """Gather the records of the stages that are done; a stage's time is shared by its rows."""
+    seconds: dict[str, float] = {}
+    facts: dict[str, Any] = {}
+    for record in records.values():
+        seconds |= {row.stage: record.seconds / len(record.rows) for row in record.rows}
+        facts |= record.facts
+    rows = tuple(row for record in records.values() for row in record.rows)
+    return Ledger(name, rows, seconds, latency_ms, facts)

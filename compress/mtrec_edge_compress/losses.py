@@ -12,6 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def processes() -> int:
+    """Return how many processes train together: times a process's own count, an estimate of the global one."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
 def regression_loss(prediction: Tensor, label: Tensor, deviation: float, count: float) -> Tensor:
     """Return the squared error over the variance of the labels (the constant predictor's squared error).
 

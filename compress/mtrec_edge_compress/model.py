@@ -82,7 +82,8 @@ class UserEncoder(nn.Module):
         logits = logits + (mask.unsqueeze(-1).to(logits.dtype) - 1.0) * 1e4
         weights = torch.softmax(logits, dim=1).transpose(1, 2)  # (batch, heads, events)
         pooled = self.merge(torch.matmul(weights, typed).flatten(1))
-        return pooled + self.residual(self.dropout(pooled))
+        user: Tensor = pooled + self.residual(self.dropout(pooled))
+        return user
 
 
 class TaskHeads(nn.Module):
@@ -105,8 +106,9 @@ class TaskHeads(nn.Module):
         v = candidates * math.sqrt(candidates.shape[-1])
         known = facts.unsqueeze(1).expand(-1, v.shape[1], -1)
         features = torch.cat([u * v, (u - v).abs(), priors, known], dim=-1)
-        hidden = F.relu(self.inner(features)).unflatten(-1, (self.tasks, self.hidden))
-        return (self.dropout(hidden) * self.outer).sum(-1) + self.linear(features)
+        hidden = torch.unflatten(F.relu(self.inner(features)), -1, (self.tasks, self.hidden))
+        scores: Tensor = (self.dropout(hidden) * self.outer).sum(-1) + self.linear(features)
+        return scores
 
 
 class MultiTaskModel(nn.Module):

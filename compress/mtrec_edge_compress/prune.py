@@ -4,18 +4,21 @@ Importance of a head or unit is E|dL/dg| at g = 1 of a gate g on its output (Mic
 really better than one?, 2019; first-order Taylor expansion, Molchanov et al., 2017), normalised within its layer.
 """
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 
 from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.compact import CompactBert, Layer
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.distill import StudentLearner
-from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.recipe import Prune, Recipe
 from mtrec_edge_compress.training import Device, Validate, fit, open_device
 from mtrec_edge_runtime.errors import StageError
 
@@ -38,8 +41,7 @@ def importance(
     learner: StudentLearner, source: BatchSource, steps: int, device: torch.device
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return each layer's head importances (heads,) and unit importances (units,) over `steps` batches."""
-    backbone = compact_backbone(learner)
-    layers = [layer for layer in backbone.layers if isinstance(layer, Layer)]
+    layers = _layers(compact_backbone(learner))
     learner.to(device).eval()
     for layer in layers:
         layer.head_gate = torch.ones(layer.heads, device=device, requires_grad=True)
@@ -57,7 +59,8 @@ def importance(
 
 
 def _normal(part: Tensor) -> Tensor:
-    return part / part.norm().clamp_min(1e-12)
+    normal: Tensor = part / part.norm().clamp_min(1e-12)
+    return normal
 
 
 def keep_heads(scores: list[Tensor], keep: int) -> list[Tensor]:
@@ -89,16 +92,19 @@ def keep_units(scores: list[Tensor], keep: int) -> list[Tensor]:
 
 def remove(backbone: CompactBert, heads: list[Tensor], units: list[Tensor]) -> None:
     """Cut every layer's matrices down to the heads and units that are kept."""
-    for layer, kept_heads, kept_units in zip(backbone.layers, heads, units, strict=True):
-        assert isinstance(layer, Layer)
+    for layer, kept_heads, kept_units in zip(_layers(backbone), heads, units, strict=True):
         width = (kept_heads[:, None] * layer.head_size + torch.arange(layer.head_size)).flatten()
         for name in ("query", "key", "value"):
             setattr(layer, name, _cut(getattr(layer, name), width, 0))
         layer.attention_out = _cut(layer.attention_out, width, 1)
         layer.up = _cut(layer.up, kept_units, 0)
         layer.down = _cut(layer.down, kept_units, 1)
-    shapes = tuple((layer.heads, layer.units) for layer in backbone.layers if isinstance(layer, Layer))
+    shapes = tuple((layer.heads, layer.units) for layer in _layers(backbone))
     backbone.shape = replace(backbone.shape, layers=shapes)
+
+
+def _layers(backbone: CompactBert) -> list[Layer]:
+    return [layer for layer in backbone.layers if isinstance(layer, Layer)]
 
 
 def _cut(linear: nn.Linear, kept: Tensor, axis: int) -> nn.Linear:
@@ -122,34 +128,46 @@ def prune(
     progress: bool,
 ) -> dict[str, float]:
     """Prune and heal in rounds; each round's removal is remembered, so that a killed run resumes inside its healing."""
-    backbone, settings = compact_backbone(learner), recipe.prune
-    all_heads = sum(heads for heads, _ in backbone.shape.layers)
-    all_units = sum(units for _, units in backbone.shape.layers)
+    backbone, rounds = compact_backbone(learner), recipe.prune.rounds
+    whole, heal = backbone.shape.layers, recipe.prune.heal
     metrics: dict[str, float] = {}
-    for number in range(1, settings.rounds + 1):
-        share = number / settings.rounds
-        place = folder / f"round-{number}"
-        source = BatchSource(
-            arrays, learner.tokens, settings.heal, recipe.model.max_history, recipe.seed + number, every_text=True
-        )
-        kept = place / "kept.pt"
-        if not kept.is_file():
-            scores = importance(learner, source, settings.importance_steps, open_device(device))
-            heads = keep_heads(scores[0], max(len(scores[0]), round(all_heads * (1 - settings.heads * share))))
-            units = keep_units(scores[1], round(all_units * (1 - settings.units * share)))
-            place.mkdir(parents=True, exist_ok=True)
-            torch.save({"heads": heads, "units": units}, kept.with_suffix(".new"))
-            kept.with_suffix(".new").replace(kept)
-        stored = torch.load(kept, weights_only=True)
-        remove(backbone, stored["heads"], stored["units"])
+    for number in range(1, rounds + 1):
+        place, seed = folder / f"round-{number}", recipe.seed + number
+        source = BatchSource(arrays, learner.tokens, heal, recipe.model.max_history, seed, every_text=True)
+        remembered = place / "kept.json"
+        if not remembered.is_file():
+            scores = importance(learner, source, recipe.prune.importance_steps, open_device(device))
+            kept = _choose(scores, whole, recipe.prune, number / rounds)
+            if PartialState().is_main_process:
+                _remember(remembered, kept)
+        PartialState().wait_for_everyone()
+        heads, units = json.loads(remembered.read_text())
+        remove(backbone, [torch.tensor(part) for part in heads], [torch.tensor(part) for part in units])
         metrics = fit(
             learner,
             source,
-            settings.heal,
+            heal,
             folder=place,
             validate=validate,
             device=device,
-            label=f"heal {number}/{settings.rounds}",
+            label=f"heal {number}/{rounds}",
             progress=progress,
         )
     return metrics
+
+
+def _choose(
+    scores: tuple[list[Tensor], list[Tensor]], whole: Sequence[tuple[int, int]], settings: Prune, share: float
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the heads and units kept when `share` of the removal is done; `whole` are the layers before pruning."""
+    all_heads, all_units = (sum(sizes) for sizes in zip(*whole, strict=True))
+    heads = keep_heads(scores[0], max(len(whole), round(all_heads * (1 - settings.heads * share))))
+    return heads, keep_units(scores[1], round(all_units * (1 - settings.units * share)))
+
+
+def _remember(path: Path, kept: tuple[list[Tensor], list[Tensor]]) -> None:
+    """Write what is kept, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps([[indices.tolist() for indices in part] for part in kept]))
+    new.replace(path)

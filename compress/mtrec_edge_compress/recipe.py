@@ -247,7 +247,8 @@ def _read(kind: type, tree: object, where: str) -> object:
 def _value(hint: Any, value: object, where: str) -> object:
     """Check one value against its field's type; an int serves as a float, a list as a tuple."""
     if is_dataclass(hint):
-        return _read(hint, value, where + ".")  # type: ignore[arg-type]
+        assert isinstance(hint, type)
+        return _read(hint, value, where + ".")
     origin, choices = get_origin(hint), get_args(hint)
     if origin is Literal:
         if value not in choices:

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import AutoModel, BertConfig, BertModel, BertTokenizer
+from transformers import AutoModel, BertConfig, BertModel, BertTokenizer, PreTrainedModel
 
 from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.checkpoint import without_pooler
@@ -42,7 +42,7 @@ def small_random_bert(recipe: Recipe, arrays: Arrays, folder: Path) -> str:
     return str(folder)
 
 
-def load_backbone(encoder: str) -> torch.nn.Module:
+def load_backbone(encoder: str) -> PreTrainedModel:
     """Load a pretrained encoder by hub id or folder, without its pooler.
 
     Raises:
@@ -52,8 +52,8 @@ def load_backbone(encoder: str) -> torch.nn.Module:
         return without_pooler(partial(AutoModel.from_pretrained, encoder)).float()
     except (OSError, ValueError) as error:
         raise StageError(
-            f"no encoder can be loaded from {encoder!r} ({error}); the next step: give a hub id that can be reached, or "
-            "a folder with config.json and model.safetensors"
+            f"no encoder can be loaded from {encoder!r} ({error}); the next step: give a hub id that can be reached, "
+            "or a folder with config.json and model.safetensors"
         ) from error
 
 

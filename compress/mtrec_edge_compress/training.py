@@ -4,7 +4,6 @@ A killed run goes on from its last saved step. Knows nothing of tasks or texts.
 """
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from typing import Literal, cast
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import is_tensorboard_available, is_wandb_available, set_seed
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -96,6 +95,12 @@ def fit(
 
 
 def _accelerator(settings: Training, device: torch.device, dtype: torch.dtype, folder: Path) -> Accelerator:
+    installed = {"tensorboard": is_tensorboard_available(), "wandb": is_wandb_available()}
+    for tracker in settings.trackers:
+        if not installed[tracker]:
+            raise StageError(
+                f"tracker {tracker!r} was asked for and is not installed; the next step: pip install 'mtrec-edge[track]'"
+            )
     AcceleratorState._reset_state()  # one run may use another precision than the one before
     return Accelerator(
         cpu=device.type == "cpu",
@@ -239,10 +244,11 @@ class _Run:
         name = f"state-{self.progress.epoch}-{self.progress.step}"
         if not self.progress.finished:
             self.accelerator.save_state(str(self.folder / name))
+        self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             new = self.folder / "progress.json.new"
             new.write_text(json.dumps(asdict(self.progress)))
-            os.replace(new, self.folder / "progress.json")
+            new.replace(self.folder / "progress.json")
             for old in self.folder.glob("state-*"):
                 if old.name != name or self.progress.finished:
                     shutil.rmtree(old)

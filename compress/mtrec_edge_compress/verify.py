@@ -13,12 +13,12 @@ from mtrec_edge_compress.agreement import Pool, ranking_agreement
 from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.evaluate import Evaluation, retention
 from mtrec_edge_compress.graphs import Graphs
+from mtrec_edge_compress.ledger import Stage
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.parity import torch_parity
 from mtrec_edge_compress.recipe import Verify
 from mtrec_edge_runtime.errors import StageError
 
-Stage = Literal["teacher", "pruned", "onnx_fp32", "int8_fast", "int8_exact"]
 Int8 = Literal["fast", "exact"]
 
 INT8_STAGES: dict[Int8, Stage] = {"fast": "int8_fast", "exact": "int8_exact"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mtrec_edge_runtime.bench_cell import Cell
 from mtrec_edge_runtime.machine import usable_cores
-from mtrec_edge_runtime.manifest import Manifest
+from mtrec_edge_runtime.manifest import Manifest, Profile
 from mtrec_edge_runtime.timing import Sampling
 
 
@@ -34,24 +34,32 @@ def describe(cell: Cell) -> str:
 
 
 def plan_cells(bundle: Path, manifest: Manifest, *, against: Sequence[Path], protocol: Protocol) -> list[Cell]:
-    """Return the cells of one bundle: the full grid on one thread, batch 1 on all cores, ranking, memory, others."""
+    """Return the cells of one bundle: encoding, ranking, memory, other encoders."""
     where, sampling, cores = str(bundle), protocol.sampling, usable_cores()
     lengths = [tokens for tokens in protocol.tokens if tokens <= manifest.input.max_tokens]
     domains = sorted({task.domain for task in manifest.tasks if task.pairwise} & manifest.domains.keys())
-    cells = []
-    for profile in manifest.profiles:
-        grid = [(1, batch) for batch in protocol.batches] + ([(cores, 1)] if cores > 1 else [])
-        cells += [
-            Cell("encode", where, profile, threads, batch, tokens, sampling=sampling)
-            for threads, batch in grid
-            for tokens in lengths
-        ]
-        cells += [Cell("memory", where, profile, domain=domains[0])] if domains else []
-    for threads in sorted({1, cores}):
-        cells += [Cell("rank", where, threads=threads, domain=domain, sampling=sampling) for domain in domains]
+    cells = [
+        Cell("encode", where, profile, threads, batch, tokens, sampling=sampling)
+        for profile in manifest.profiles
+        for threads, batch in _grid(profile, cores, protocol)
+        for tokens in lengths
+    ]
+    cells += [
+        Cell("rank", where, threads=threads, domain=domain, sampling=sampling)
+        for threads in sorted({1, cores})
+        for domain in domains
+    ]
+    cells += [Cell("memory", where, profile, domain=domains[0]) for profile in manifest.profiles if domains]
     cells += [
         Cell("against", where, tokens=tokens, against=str(other), sampling=sampling)
         for other in against
         for tokens in lengths
     ]
     return cells
+
+
+def _grid(profile: Profile, cores: int, protocol: Protocol) -> list[tuple[int, int]]:
+    """Return (threads, batch) pairs: every batch on one thread, single texts on all cores; `exact` one text alone."""
+    if profile == "exact":
+        return [(1, 1)]
+    return [(1, batch) for batch in protocol.batches] + ([(cores, 1)] if cores > 1 else [])

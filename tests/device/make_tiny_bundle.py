@@ -1,6 +1,6 @@
 """Write tiny_bundle/, the bundle the device tests use: graphs built by hand, so that every right answer is known.
 
-Run `python tests/device/make_tiny_bundle.py` in the development environment (it needs onnx) after a change of the format.
+Run `python tests/device/make_tiny_bundle.py` in the development environment (it needs onnx) when the format changes.
 
 Four axes: space, love, magic, colour. A word lies on one axis, an item vector is the unit mean of its words (after one
 attention step), the genre is the greatest axis, a user is the weighted mean of the history:

@@ -86,7 +86,7 @@ def test_threads_must_be_a_positive_whole_number(tiny, threads) -> None:
 
 
 def test_an_unknown_profile_names_the_known_ones(tiny) -> None:
-    with pytest.raises(InputError, match="'turbo'.*holds exact, fast"):
+    with pytest.raises(InputError, match=r"'turbo'.*holds exact, fast"):
         Recommender(tiny, profile="turbo")
 
 

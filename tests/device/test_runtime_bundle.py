@@ -250,7 +250,7 @@ def damage_header(place: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (damage_offsets, r"offsets\.npy does not cut the 52 bytes of ids\.bin"),
+        (damage_offsets, r"offsets\.npy does not cut the 58 bytes of ids\.bin"),
         (damage_scales, "not finite"),
         (damage_priors, r"priors\.npy: float32\(8, 3\), expected float16\(8, 3\)"),
         (damage_vectors, r"vectors\.npy: cannot be read as \.npy"),

@@ -1,11 +1,14 @@
 """What a fresh process loads, writes and connects to."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from mtrec_edge_runtime import Recommender
 
 pytestmark = pytest.mark.device
 
@@ -67,15 +70,14 @@ def test_home_stays_empty_and_no_socket_is_opened(tmp_path: Path, tiny: Path) ->
 
 
 def test_a_telemetry_setting_of_the_user_is_kept(tmp_path: Path, tiny: Path) -> None:
-    code = "import os, sys; from mtrec_edge_runtime import Recommender; Recommender(sys.argv[1]); print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    code = (
+        "import os, sys; from mtrec_edge_runtime import Recommender; Recommender(sys.argv[1]); "
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
     assert run(code, tiny, home=tmp_path, ORT_DISABLE_TELEMETRY="true") == "true"
 
 
 def test_the_bundle_may_lie_in_a_read_only_folder_with_a_strange_name(tmp_path: Path, tiny: Path) -> None:
-    import shutil
-
-    from mtrec_edge_runtime import Recommender
-
     place = Path(shutil.copytree(tiny, tmp_path / "bündel 包 v1"))
     for path in place.rglob("*"):
         path.chmod(0o555 if path.is_dir() else 0o444)

@@ -114,7 +114,7 @@ def test_ties_keep_the_order_of_the_candidates(rec: Recommender) -> None:
 
 
 def test_clipped_ratings_are_still_ordered(rec: Recommender) -> None:
-    history = [Event("alien"), Event(text="love", value=-9.0)]  # the user vector is longer than 1
+    history = [Event(text="love", value=-9.0), "alien"]  # the user vector is longer than 1
     ranked = rec.rank(history, task="movies.rating", candidates=["star-wars", NewItem("Space")], exclude_history=False)
     assert [line.item for line in ranked] == ["Space", "star-wars"]
 

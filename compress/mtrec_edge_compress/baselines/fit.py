@@ -35,7 +35,7 @@ EASE_TRIALS = (10.0, 50.0, 200.0, 600.0)  # penalty
 EASE_TUNING_ITEMS = 4_000  # most popular items a penalty is chosen on
 TEXT_KNN_TRIALS = (50, 200, 500)  # k; the fourth trial is the profile of all liked items
 BIAS_TRIALS = ((1.0, 1.0), (2.0, 2.0), (5.0, 5.0), (15.0, 5.0))  # item shrink, user shrink
-RIDGE_TRIALS = (0.3, 1.0, 3.0, 10.0)  # penalty
+RIDGE_TRIALS = (0.1, 0.3, 1.0, 3.0)  # penalty
 LOGISTIC_TRIALS = ((1.0, False), (10.0, False), (1.0, True), (10.0, True))  # inverse penalty, balanced classes
 
 Trials = Sequence[tuple[str, Callable[[], Any]]]  # what is tried, in words -> how to fit it

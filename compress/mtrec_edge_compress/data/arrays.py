@@ -89,7 +89,8 @@ class Arrays:
         """Return each event's value as the model sees it, 0 where there is none, (events,)."""
         mean = np.array([b.mean for b in self.behaviours], np.float32)[self.event_behaviour]
         scale = np.array([b.scale for b in self.behaviours], np.float32)[self.event_behaviour]
-        return np.nan_to_num((self.event_value - mean) / scale).astype(np.float32)
+        normal: FloatArray = np.nan_to_num((self.event_value - mean) / scale).astype(np.float32)
+        return normal
 
     @cached_property
     def residual(self) -> FloatArray:

@@ -1,0 +1,96 @@
+"""One run of the pipeline: what is compressed, with which settings, into what, and how far it has come.
+
+The stages share it. It tokenizes the dataset once for each vocabulary and judges models by the dataset's own metrics.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mtrec_edge_compress.data.arrays import Arrays, FloatArray
+from mtrec_edge_compress.data.schema import Fold
+from mtrec_edge_compress.encoding import Encoded, encode_all, model_dtype
+from mtrec_edge_compress.evaluate import Evaluation, evaluate
+from mtrec_edge_compress.ledger import Row, StageRecord
+from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.scorer import RankFunction, VectorScorer, torch_ranker
+from mtrec_edge_compress.tokens import Tokens, open_tokenizer, tokenize
+from mtrec_edge_compress.training import Device, Validate, open_device
+from mtrec_edge_runtime.tokenizer import WordPiece
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: what is compressed, with which settings, into what."""
+
+    recipe: Recipe
+    arrays: Arrays
+    encoder: str  # hub id or folder
+    teacher: Path | None  # a trained teacher's checkpoint, instead of training one
+    work: Path
+    out: Path
+    device: Device
+    progress: bool
+    records: dict[str, StageRecord] = field(default_factory=dict)  # of the stages that are done, in order
+
+    @cached_property
+    def teacher_tokens(self) -> Tokens:
+        """Return the texts under the teacher's vocabulary."""
+        return tokenize(self.arrays, open_tokenizer(self.encoder), self.recipe.model.max_tokens)
+
+    @cached_property
+    def student_tokens(self) -> Tokens:
+        """Return the texts under the trimmed vocabulary."""
+        return tokenize(self.arrays, WordPiece.load(self.work / "distill/vocab.txt"), self.recipe.model.max_tokens)
+
+    @property
+    def place(self) -> torch.device:
+        """Return the device in use."""
+        return open_device(self.device)
+
+    @property
+    def rows(self) -> list[Row]:
+        """Return the ledger's rows so far."""
+        return [row for record in self.records.values() for row in record.rows]
+
+    def judge(self, encoded: Encoded, rank: RankFunction, *, catalogue: FloatArray | None = None) -> Evaluation:
+        """Measure on the TEST fold."""
+        scorer = VectorScorer(self.arrays, encoded, rank, self.recipe.model.max_history, catalogue)
+        users = self.recipe.evaluation.users_per_domain or None
+        return evaluate(scorer, self.arrays, fold=Fold.TEST, users_per_domain=users, seed=self.recipe.seed)
+
+    def validator(self, tokens: Tokens, precision: str) -> Validate:
+        """Return the function that judges a model on the VALIDATION fold after an epoch."""
+
+        def validate(model: MultiTaskModel) -> dict[str, float]:
+            encoded = encode_all(
+                model,
+                tokens,
+                device=self.place,
+                dtype=model_dtype(self.place, precision),
+                label="validating",
+                progress=self.progress,
+            )
+            scorer = VectorScorer(self.arrays, encoded, torch_ranker(model), self.recipe.model.max_history)
+            users = self.recipe.evaluation.validation_users or None
+            found = evaluate(scorer, self.arrays, fold=Fold.VALIDATION, users_per_domain=users, seed=self.recipe.seed)
+            return _headlines(self.arrays, found)
+
+        return validate
+
+
+def _headlines(arrays: Arrays, found: Evaluation) -> dict[str, float]:
+    """Return each task's headline metric and their mean as `score`; an error counts as 1 - error / chance error."""
+    values: dict[str, float] = {}
+    gains = []
+    for task in arrays.tasks:
+        value = found.tasks[task.name].get(task.headline)
+        if value is not None:
+            values[f"{task.name} {task.headline}"] = value
+            chance = found.chance[task.name].get(task.headline, 0.0)
+            gains.append(1 - value / chance if task.headline == "rmse" else value - chance)
+    return {**values, "score": float(np.mean(gains)) if gains else 0.0}

@@ -1,0 +1,59 @@
+"""The ledger's rows: the size and quality of a torch model, and of exported graphs as the device runs them."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mtrec_edge_compress.checkpoint import count_parameters, load_model
+from mtrec_edge_compress.data.arrays import FloatArray
+from mtrec_edge_compress.encoding import Encoded, load_encoded, pick_words, save_encoded
+from mtrec_edge_compress.export import ENCODER_FP32, RANKER, export_onnx
+from mtrec_edge_compress.graphs import Graphs, Variant
+from mtrec_edge_compress.job import Job
+from mtrec_edge_compress.ledger import Row, Stage, TaskMetrics
+from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_compress.quantize import ENCODER_EXACT, ENCODER_FAST, ENCODER_WEIGHTS
+from mtrec_edge_compress.scorer import RankFunction, torch_ranker
+
+FILES: dict[Variant, tuple[str, ...]] = {
+    "fp32": (ENCODER_FP32, RANKER),
+    "fast": (ENCODER_FAST, ENCODER_WEIGHTS, RANKER),
+    "exact": (ENCODER_EXACT, ENCODER_WEIGHTS, RANKER),
+}
+
+
+def torch_row(job: Job, stage: Stage, model: MultiTaskModel, encoded: Encoded, folder: Path) -> Row:
+    """Measure a torch model; its size is that of its FP32 graphs, which are written to `folder/onnx`."""
+    model.cpu()
+    export_onnx(model, folder / "onnx")
+    return _row(job, stage, encoded, torch_ranker(model), count_parameters(model), graph_bytes(folder / "onnx", "fp32"))
+
+
+def graph_row(job: Job, stage: Stage, folder: Path, variant: Variant) -> Row:
+    """Measure exported graphs through ONNX Runtime; what they encode is kept as `folder/VARIANT.npz`."""
+    graphs = Graphs(folder, variant, threads=torch.get_num_threads())
+    tokens = job.student_tokens
+    raw = graphs.encode(tokens.ids)
+    words: dict[str, dict[int, FloatArray]] = {name: {} for name in raw.token_logits}
+    for name, rows in raw.token_logits.items():
+        for row, logits in enumerate(rows):
+            words[name].update(pick_words(tokens, np.array([row]), logits[None]))
+    encoded = Encoded(raw.vectors, raw.logits, words)
+    save_encoded(encoded, folder / f"{variant}.npz")
+    parameters = count_parameters(load_model(job.work / "prune/model"))
+    return _row(job, stage, encoded, graphs.rank, parameters, graph_bytes(folder, variant))
+
+
+def _row(job: Job, stage: Stage, encoded: Encoded, rank: RankFunction, parameters: int, size_bytes: int) -> Row:
+    """Judge on the TEST fold, and again with the teacher's vectors in the catalogue (not the teacher itself)."""
+    found = job.judge(encoded, rank)
+    known: TaskMetrics = {}
+    if stage != "teacher":
+        known = job.judge(encoded, rank, catalogue=load_encoded(job.work / "teacher/encoded.npz").vectors).tasks
+    return Row(stage, parameters, size_bytes, found.tasks, found.chance, found.counts, known)
+
+
+def graph_bytes(folder: Path, variant: Variant) -> int:
+    """Return the size of a variant's encoder and ranker as files."""
+    return sum((folder / name).stat().st_size for name in FILES[variant])

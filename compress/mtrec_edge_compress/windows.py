@@ -1,0 +1,90 @@
+"""Windows over users' TRAIN events: which events a step scores, what came before them, what was never observed.
+
+Reads Arrays, returns event and catalogue rows; knows nothing of texts, tokens or tensors.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from mtrec_edge_compress.data.arrays import Arrays, FloatArray, IntArray, prior_features
+from mtrec_edge_compress.data.balance import sample_negatives
+from mtrec_edge_compress.data.schema import Fold
+
+
+@dataclass(frozen=True)
+class Window:
+    """Consecutive events of one user in one domain that serve as targets."""
+
+    user: int
+    domain: str
+    rows: IntArray  # event rows
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Cuts a dataset's TRAIN events into windows, and says what surrounds each."""
+
+    arrays: Arrays
+    targets: int  # most events of a window
+
+    def groups(self, rng: np.random.Generator, users: int) -> list[list[Window]]:
+        """Return every window in shuffled groups of at most `users`, each group of one domain."""
+        groups: list[list[Window]] = []
+        for domain in self.arrays.domains:
+            windows = [w for user in range(len(self.arrays.user_ids)) for w in self._of_user(user, domain, rng)]
+            order = rng.permutation(len(windows))
+            groups += [[windows[i] for i in order[at : at + users]] for at in range(0, len(order), users)]
+        return [groups[i] for i in rng.permutation(len(groups))]
+
+    def _of_user(self, user: int, domain: str, rng: np.random.Generator) -> list[Window]:
+        """Return the user's windows in the domain; the first is cut short at random, so that cuts move."""
+        rows = self.train_rows(user)
+        span = self.arrays.domains[domain]
+        items = self.arrays.event_item[rows]
+        mine = rows[1:][(items[1:] >= span.start) & (items[1:] < span.stop)]  # the first event has no history
+        if not len(mine):
+            return []
+        first = int(rng.integers(1, self.targets + 1))
+        cuts = [0, *range(first, len(mine), self.targets), len(mine)]
+        return [Window(user, domain, mine[a:b]) for a, b in pairwise(cuts)]
+
+    def train_rows(self, user: int) -> IntArray:
+        """Return the user's TRAIN events, oldest first."""
+        rows, start = self._train
+        return rows[start[user] : start[user + 1]]
+
+    @cached_property
+    def _train(self) -> tuple[IntArray, IntArray]:
+        """All TRAIN events, and where each user's begin among them."""
+        rows = np.flatnonzero(self.arrays.event_fold == Fold.TRAIN)
+        return rows, np.searchsorted(rows, self.arrays.user_start)
+
+    def history(self, window: Window, longest: int) -> IntArray:
+        """Return the TRAIN events before the window, latest first, at most `longest`."""
+        rows = self.train_rows(window.user)
+        before: IntArray = rows[rows < window.rows[0]][::-1][:longest]
+        return before
+
+    def negatives(self, rng: np.random.Generator, domain: str, count: int) -> IntArray:
+        """Draw catalogue rows of the domain uniformly, never a strict cold item."""
+        return sample_negatives(rng, self.arrays.domains[domain], count, observed=np.flatnonzero(self.arrays.cold))
+
+    def unobserved(self, user: int, items: IntArray) -> FloatArray:
+        """Return 1 where the user has no TRAIN event with the item, else 0, (items,)."""
+        return (~np.isin(items, self.arrays.event_item[self.train_rows(user)])).astype(np.float32)
+
+    def priors(self, windows: list[Window], candidates: IntArray) -> FloatArray:
+        """Return priors (windows, candidates, 3); a target's own event is left out of its counts.
+
+        `candidates` (windows, targets + others) holds catalogue rows, each window's events first; -1 is padding.
+        """
+        safe = np.maximum(candidates, 0)
+        count, value_sum = self.arrays.support
+        counts, sums = count[safe], value_sum[safe]
+        for number, window in enumerate(windows):
+            counts[number, : len(window.rows)] -= 1
+            sums[number, : len(window.rows)] -= self.arrays.residual[window.rows]
+        return prior_features(counts, sums, self.arrays.most_events[safe])

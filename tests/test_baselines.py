@@ -1,0 +1,170 @@
+"""A checkerboard: even users like even items, odd users odd ones. Who learns that ranks the missing item first."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mtrec_edge_compress.baselines import fit_baselines
+from mtrec_edge_compress.baselines.item_to_item import ease_items, fit_ease, item_neighbours
+from mtrec_edge_compress.baselines.ratings import fit_bias
+from mtrec_edge_compress.baselines.signals import Signals
+from mtrec_edge_compress.data.arrays import History, build_arrays
+from mtrec_edge_compress.data.schema import Dataset, Fold, TaskSpec
+from mtrec_edge_compress.evaluate import evaluate
+from mtrec_edge_runtime.errors import DataError, InputError
+from mtrec_edge_runtime.tasks import Kind
+
+LIKE = TaskSpec("board.like", Kind.BINARY, "events", behaviours=("rate",), positive_at=4.0, negatives=True)
+RATING = TaskSpec("board.rating", Kind.REGRESSION, "events", behaviours=("rate",), low=1.0, high=5.0)
+COLOUR = TaskSpec("board.colour", Kind.MULTICLASS, "items", column="colour", labels=("red", "blue"))
+TAGS = TaskSpec("words.tags", Kind.TOKEN, "texts", column="tags", labels=("O", "B-colour"))
+USERS, ITEMS = 24, 16
+COLD = (14, 15)
+
+
+def board():
+    """Item i is red when even; user u rates items of the own parity 5, three of the other 1; the last two are cold."""
+    events = []
+    for user in range(USERS):
+        own = [i for i in range(user % 2, ITEMS, 2) if i not in COLD]
+        held = own[user // 2 % len(own)], own[(user // 2 + 1) % len(own)]
+        folds = {held[0]: Fold.TEST, held[1]: Fold.VALIDATION}
+        other = (user + 1) % 2
+        rows = [(i, 5.0, folds.get(i, Fold.TRAIN)) for i in own]
+        rows += [(other, 1.0, Fold.TRAIN), (other + 2, 1.0, Fold.VALIDATION), (other + 4, 1.0, Fold.TEST)]
+        rows += [(COLD[user % 2], 5.0, Fold.TEST)]
+        rows.sort(key=lambda row: row[2])
+        events += [(f"u{user:02}", f"i{i:02}", "board", "rate", v, t, int(f)) for t, (i, v, f) in enumerate(rows)]
+    colours = ["red", "blue"]
+    items = pl.DataFrame(
+        {
+            "item_id": [f"i{i:02}" for i in range(ITEMS)],
+            "domain": "board",
+            "title": [f"{colours[i % 2]} square" for i in range(ITEMS)],
+            "description": "",
+            "tags": [[] for _ in range(ITEMS)],
+            "fold": [2 if i in COLD else 1 if i in (12, 13) else 0 for i in range(ITEMS)],
+            "cold": [i in COLD for i in range(ITEMS)],
+            "colour": [colours[i % 2] for i in range(ITEMS)],
+        },
+        schema_overrides={"tags": pl.List(pl.String)},
+    )
+    names = ["user_id", "item_id", "domain", "behaviour", "value", "timestamp", "fold"]
+    texts = pl.DataFrame(
+        {
+            "text_id": ["t1", "t2", "t3"],
+            "domain": "words",
+            "text": ["red mug", "blue mug", "Red cup"],
+            "tokens": [["red", "mug"], ["blue", "mug"], ["Red", "cup"]],
+            "tags": [["B-colour", "O"], ["B-colour", "O"], ["B-colour", "O"]],
+            "fold": [0, 0, 2],
+        }
+    )
+    events = pl.DataFrame(events, schema=names, orient="row")
+    return build_arrays(Dataset("board", items, events, texts, (LIKE, RATING, COLOUR, TAGS)))
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    return board()
+
+
+@pytest.fixture(scope="module")
+def baselines(arrays):
+    return fit_baselines(arrays, domain="board", seed=0, progress=lambda line: None)
+
+
+def value(arrays, system, task, metric):
+    return evaluate(system, arrays, tasks=[task], calibrated=False).tasks[task][metric]
+
+
+@pytest.mark.parametrize("name", ["item-knn", "ease", "tf-idf"])
+def test_the_missing_square_is_ranked_first(arrays, baselines, name):
+    assert value(arrays, baselines[name], "board.like", "ndcg@10") == 1.0
+
+
+def test_popularity_cannot_tell_the_colours_apart(arrays, baselines):
+    assert value(arrays, baselines["popularity"], "board.like", "ndcg@10") < 0.7
+
+
+def test_only_text_knows_a_cold_item(arrays, baselines):
+    assert value(arrays, baselines["tf-idf"], "board.like", "cold_auc") == 1.0
+    for name in ("popularity", "item-knn", "ease"):
+        assert value(arrays, baselines[name], "board.like", "cold_auc") == 0.5
+
+
+def test_text_knows_which_ratings_differ_from_the_bias(arrays, baselines):
+    text = value(arrays, baselines["tf-idf"], "board.rating", "rmse")
+    bias = value(arrays, baselines["bias"], "board.rating", "rmse")
+    assert text < 0.5 * bias
+
+
+def test_words_tell_the_class(arrays, baselines):
+    assert value(arrays, baselines["tf-idf"], "board.colour", "accuracy") == 1.0
+
+
+def test_a_word_gets_its_usual_tag(arrays):
+    system = fit_baselines(arrays, domain="words", seed=0, progress=lambda line: None)["usual-tag"]
+    assert system.tags("words.tags", np.array([2])) == [["B-colour", "B-colour"]]  # cup is new: like rare words
+
+
+def test_a_baseline_names_its_tasks_and_settings(baselines):
+    assert baselines.keys() == {"popularity", "tf-idf", "item-knn", "ease", "bias"}
+    assert set(baselines["tf-idf"].tasks) == {"board.like", "board.rating", "board.colour"}
+    assert baselines["ease"].tasks == ("board.like",)
+    assert baselines["ease"].settings["board.like"].endswith("on 14 of 16 items")
+
+
+def test_a_user_without_history_gets_the_popular_order(arrays, baselines):
+    nobody = History(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    popularity = baselines["popularity"].pair_scores(nobody, "board")["board.like"]
+    for name in ("item-knn", "ease", "tf-idf"):
+        scores = baselines[name].pair_scores(nobody, "board")["board.like"]
+        assert (np.argsort(-scores, kind="stable") == np.argsort(-popularity, kind="stable")).all()
+
+
+def test_ease_equals_its_closed_form(arrays):
+    signals = Signals(arrays, LIKE)
+    kept = ease_items(signals)
+    x = signals.positives.toarray()[:, kept].astype(np.float64)
+    inverse = np.linalg.inv(x.T @ x + 3.0 * np.eye(len(kept)))
+    expected = np.eye(len(kept)) - inverse / np.diag(inverse)
+    assert fit_ease(signals, penalty=3.0).weights == pytest.approx(expected, abs=1e-5)
+
+
+def test_neighbours_are_the_nearest_and_never_the_item_itself(arrays):
+    signals = Signals(arrays, LIKE)
+    x = signals.positives.toarray().astype(np.float64)
+    shared, count = x.T @ x, x.sum(axis=0)
+    bottom = np.sqrt(np.outer(count, count)) + 2.0
+    expected = shared / bottom
+    np.fill_diagonal(expected, 0.0)
+    weights = item_neighbours(signals, most=16, shrink=2.0).nearest(16).weights.toarray()
+    assert weights == pytest.approx(expected, abs=1e-6)
+    two = item_neighbours(signals, most=16, shrink=2.0).nearest(2).weights.toarray()
+    assert ((two > 0).sum(axis=0) <= 2).all()
+    assert two.max(axis=0) == pytest.approx(expected.max(axis=0), abs=1e-6)
+
+
+def test_bias_reads_the_user_from_the_history(arrays):
+    bias = fit_bias(Signals(arrays, RATING), item_shrink=1.0, user_shrink=1.0)
+    generous = History(np.array([0, 1]), np.array([0, 0]), np.array([5.0, 5.0], np.float32))
+    severe = History(np.array([0, 1]), np.array([0, 0]), np.array([1.0, 1.0], np.float32))
+    assert bias.scores(generous) - bias.scores(severe) == pytest.approx(np.full(ITEMS, 8 / 3))
+
+
+def test_training_reads_no_event_of_a_later_fold(arrays):
+    user, item, _ = Signals(arrays, LIKE).labelled
+    train = arrays.event_fold == Fold.TRAIN
+    assert len(user) == train.sum()
+    assert not np.isin(item, COLD).any()
+
+
+def test_a_domain_without_tasks_is_refused(arrays):
+    with pytest.raises(DataError, match="baselines for 'music': the dataset has no task there; it has board, words"):
+        fit_baselines(arrays, domain="music", seed=0, progress=print)
+
+
+def test_a_baseline_of_another_domain_is_refused(arrays, baselines):
+    with pytest.raises(InputError, match="baseline ease was fitted on board, not words"):
+        baselines["ease"].pair_scores(arrays.history(0, Fold.TEST), "words")
