@@ -27,6 +27,7 @@ ENCODER_FP32 = "encoder.fp32.onnx"
 RANKER = "ranker.onnx"
 
 Axes = tuple[str | int, ...]  # a dynamic axis by name, a fixed one by size
+TABLE_INDICES = ("behaviour", "age")  # inputs that look up tables which may have one row
 SAMPLE_SIZES = {"batch": 2, "tokens": 7, "events": 3, "items": 5}  # of the traced example; any other size runs too
 
 
@@ -120,10 +121,11 @@ class GraphConfig(OnnxConfig):  # type: ignore[misc]
         return _dynamic_axes(self.shape.outputs)
 
     def generate_dummy_inputs(self, framework: str = "pt") -> dict[str, Tensor]:
-        """Return the example that is traced: ones, so every index is valid and no row is all padding."""
+        """Return the example that is traced: table indices 0, everything else 1, so no row is all padding."""
         return {
-            name: torch.ones(
+            name: torch.full(
                 [SAMPLE_SIZES[axis] if isinstance(axis, str) else axis for axis in axes],
+                0 if name in TABLE_INDICES else 1,
                 dtype=torch.int64 if name in self.shape.integers else torch.float32,
             )
             for name, axes in self.shape.inputs.items()

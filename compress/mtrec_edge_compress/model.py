@@ -17,6 +17,7 @@ from mtrec_edge_runtime.tasks import Kind
 
 PRIORS = 3  # popularity, mean_value, seen
 USER_FACTS = 2  # mean value of the history, its log length
+SHARPNESS = (4.0, 16.0)  # at the start of training
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,36 @@ class UserEncoder(nn.Module):
         return user
 
 
+class HistoryMatch(nn.Module):
+    """How a candidate relates to the single events of the history: nearest neighbours in the vector space.
+
+    For each of a few sharpnesses t the logits `t cos(candidate, event) + bias(age)` give two features: their soft
+    maximum, log sum exp / t, and the soft mean of the events' values, which is a kernel regression of the user's
+    ratings (Nadaraya & Watson, 1964). Three candidate-wise numbers a sharpness pair, no text, no table.
+    """
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
+        self.age_bias = nn.Parameter(torch.zeros(shape.max_history, len(SHARPNESS)))
+
+    def forward(self, history: Tensor, value: Tensor, age: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
+        """Return (batch, items, 2 * sharpnesses)."""
+        cosine = torch.matmul(candidates, history.transpose(1, 2)).unsqueeze(-1)  # (batch, items, events, 1)
+        bias = self.age_bias[age] + (mask.unsqueeze(-1).to(cosine.dtype) - 1.0) * 1e4
+        logits = cosine * self.sharpness + bias.unsqueeze(1)  # (batch, items, events, sharpnesses)
+        nearest = torch.logsumexp(logits, dim=2) / self.sharpness
+        weights = torch.softmax(logits, dim=2)
+        values = (weights * value.unsqueeze(1).unsqueeze(-1)).sum(2)
+        return torch.cat([nearest, values], dim=-1)
+
+
 class TaskHeads(nn.Module):
-    """For each pairwise task a small MLP and a linear path on `[u*v, |u-v|, priors, user facts]`."""
+    """For each pairwise task a small MLP and a linear path on `[u*v, |u-v|, priors, user facts, match]`."""
 
     def __init__(self, shape: ModelShape, tasks: int) -> None:
         super().__init__()
-        features = 2 * shape.vector_size + PRIORS + USER_FACTS
+        features = 2 * shape.vector_size + PRIORS + USER_FACTS + 2 * len(SHARPNESS)
         self.tasks, self.hidden = tasks, shape.task_hidden
         self.inner = nn.Linear(features, tasks * shape.task_hidden)
         self.outer = nn.Parameter(torch.randn(tasks, shape.task_hidden) * 0.1)
@@ -100,12 +125,12 @@ class TaskHeads(nn.Module):
         with torch.no_grad():
             self.linear.weight.mul_(0.1)
 
-    def forward(self, user: Tensor, candidates: Tensor, priors: Tensor, facts: Tensor) -> Tensor:
+    def forward(self, user: Tensor, candidates: Tensor, priors: Tensor, facts: Tensor, match: Tensor) -> Tensor:
         """Return raw scores (batch, items, tasks); `user` (batch, D), `candidates` unit (batch, items, D)."""
         u = user.unsqueeze(1)
         v = candidates * math.sqrt(candidates.shape[-1])
         known = facts.unsqueeze(1).expand(-1, v.shape[1], -1)
-        features = torch.cat([u * v, (u - v).abs(), priors, known], dim=-1)
+        features = torch.cat([u * v, (u - v).abs(), priors, known, match], dim=-1)
         hidden = torch.unflatten(F.relu(self.inner(features)), -1, (self.tasks, self.hidden))
         scores: Tensor = (self.dropout(hidden) * self.outer).sum(-1) + self.linear(features)
         return scores
@@ -121,6 +146,7 @@ class MultiTaskModel(nn.Module):
         self.text_tasks = tuple(task for task in tasks if not task.device_task().pairwise)
         self.text = TextEncoder(backbone, hidden_size, shape.vector_size)
         self.user = UserEncoder(shape)
+        self.match = HistoryMatch(shape)
         self.heads = TaskHeads(shape, max(len(self.pair_tasks), 1))
         self.text_heads = nn.ModuleList(
             nn.Linear(shape.vector_size if task.kind is Kind.MULTICLASS else hidden_size, len(task.labels))
@@ -172,8 +198,9 @@ class MultiTaskModel(nn.Module):
     ) -> dict[str, Tensor]:
         """Return the outputs of `ranker.onnx`: a (batch, items) score for every pairwise task."""
         mask = history_mask.to(value.dtype)
-        events = mask.sum(1)
+        events = mask.sum(1).clamp_min(1.0)  # a history may be empty in evaluation
         facts = torch.stack([(value * mask).sum(1) / events, torch.log1p(events) / 4.0], dim=-1)
         user = self.user(history, behaviour, value, age, history_mask)
-        raw = self.heads(user, candidates, priors, facts) * self.scale + self.center
+        match = self.match(history, value, age, history_mask, candidates)
+        raw = self.heads(user, candidates, priors, facts, match) * self.scale + self.center
         return {task.name: raw[..., number] for number, task in enumerate(self.pair_tasks)}

@@ -15,7 +15,7 @@ from mtrec_edge_compress.agreement import make_pool
 from mtrec_edge_compress.bundle import Card, write_bundle
 from mtrec_edge_compress.checkpoint import load_model, save_model
 from mtrec_edge_compress.distill import StudentLearner, distill, new_student, soft_targets, student_learner
-from mtrec_edge_compress.encoding import encode_all, load_encoded, model_dtype, save_encoded
+from mtrec_edge_compress.encoding import encode_all, load_encoded, save_encoded
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.job import Job
 from mtrec_edge_compress.latency import measure_latencies, read_latencies
@@ -51,14 +51,8 @@ def teach(job: Job, folder: Path) -> Made:
     if not PartialState().is_main_process:
         return [], {}
     save_model(model, folder / "model")
-    dtype = model_dtype(job.place, job.recipe.teacher.training.precision)
     encoded = encode_all(
-        model.to(job.place),
-        job.teacher_tokens,
-        device=job.place,
-        dtype=dtype,
-        label="soft targets",
-        progress=job.progress,
+        model.to(job.place), job.teacher_tokens, device=job.place, label="soft targets", progress=job.progress
     )
     save_encoded(encoded, folder / "encoded.npz")
     return [torch_row(job, "teacher", model, encoded, folder)], {}

@@ -58,6 +58,8 @@ class HubTokenizer:
 def open_tokenizer(encoder: str) -> Tokenizer:
     """Return the tokenizer of an encoder (hub id or folder): WordPiece when it is BERT's, else its own."""
     try:
+        if Path(encoder).is_dir() and not (Path(encoder) / "config.json").is_file():
+            raise FileNotFoundError("the folder has no config.json")
         tokenizer = AutoTokenizer.from_pretrained(encoder, use_fast=True)
     except (OSError, ValueError) as error:
         raise StageError(

@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
@@ -18,7 +19,7 @@ from accelerate.utils import is_tensorboard_available, is_wandb_available, set_s
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from mtrec_edge_compress.batches import BatchSource
+from mtrec_edge_compress.batches import Batch, BatchSource
 from mtrec_edge_compress.checkpoint import load_model, save_model
 from mtrec_edge_compress.encoding import model_dtype
 from mtrec_edge_compress.learner import Learner
@@ -99,7 +100,8 @@ def _accelerator(settings: Training, device: torch.device, dtype: torch.dtype, f
     for tracker in settings.trackers:
         if not installed[tracker]:
             raise StageError(
-                f"tracker {tracker!r} was asked for and is not installed; the next step: pip install 'mtrec-edge[track]'"
+                f"tracker {tracker!r} was asked for and is not installed; the next step: pip install "
+                "'mtrec-edge[track]'"
             )
     AcceleratorState._reset_state()  # one run may use another precision than the one before
     return Accelerator(
@@ -166,34 +168,36 @@ class _Run:
         title = f"{self.label} {epoch + 1}/{self.settings.epochs}"
         with tqdm(total=self.steps[epoch], initial=self.progress.step, desc=title, disable=not self.show) as bar:
             for batch in self.source.epoch(epoch, self.progress.step):
-                losses = self._step(batch.to(self.accelerator.device))
+                done = self.progress.step + 1
+                update = done % self.settings.accumulation == 0 or done == self.steps[epoch]
+                losses = self._step(batch.to(self.accelerator.device), update=update)
                 for name, loss in losses.items():
                     means[name] = 0.95 * means.get(name, loss) + 0.05 * loss
                 self.progress.step += 1
                 bar.update()
                 bar.set_postfix({name: f"{mean:.3f}" for name, mean in means.items()}, refresh=False)
-                if time.monotonic() - saved > 60 * self.settings.save_minutes:
+                if update and time.monotonic() - saved > 60 * self.settings.save_minutes:
                     self._save(time.monotonic() - began)
                     saved = time.monotonic()
 
-    def _step(self, batch: object) -> dict[str, float]:
-        with self.accelerator.accumulate(self.wrapped):
+    def _step(self, batch: Batch, *, update: bool) -> dict[str, float]:
+        """Add the batch's gradients, and update the weights with all that were added; return the losses by task."""
+        with nullcontext() if update else self.accelerator.no_sync(self.wrapped):
             total, losses = self.wrapped(batch)
+            values = {name: float(loss.detach()) for name, loss in losses.items()}
             if not torch.isfinite(total):
-                bad = {name: float(loss) for name, loss in losses.items()}
                 raise StageError(
-                    f"{self.label}: the loss became {float(total)} at epoch {self.progress.epoch + 1}, step "
-                    f"{self.progress.step} ({bad}); the next step: a lower learning_rate, or precision = 'fp32'"
+                    f"{self.label}: the loss became {float(total.detach())} at epoch {self.progress.epoch + 1}, step "
+                    f"{self.progress.step} ({values}); the next step: a lower learning_rate, or precision = 'fp32'"
                 )
             # gradients are averaged over processes; the losses already divide by the global count
             self.accelerator.backward(total * self.accelerator.num_processes)
-            if self.accelerator.sync_gradients:
-                self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.settings.clip)
-                self._set_rates()
-                self.progress.updates += 1
+        if update:
+            self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.settings.clip)
+            self._set_rates()
             self.optimizer.step()
             self.optimizer.zero_grad()
-        values = {name: float(loss.detach()) for name, loss in losses.items()}
+            self.progress.updates += 1
         if self.settings.trackers:
             self.accelerator.log({f"{self.label}/{k}": v for k, v in values.items()}, step=self.progress.updates)
         return values

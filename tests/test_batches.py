@@ -1,0 +1,239 @@
+"""Batches: the same from the same seed, shared out among processes without loss, and free of what is held out."""
+
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from tiny_training import SETTINGS, tiny_arrays, tokens_for, world_arrays
+from torch import Tensor
+
+from mtrec_edge_compress.batches import Batch, BatchSource
+from mtrec_edge_compress.data.arrays import Arrays, build_arrays
+from mtrec_edge_compress.data.schema import Fold
+from mtrec_edge_compress.recipe import Training
+from mtrec_edge_compress.tokens import Tokens
+from mtrec_edge_compress.windows import Windows
+from mtrec_edge_runtime.tasks import Kind
+
+
+@cache
+def world_tokens() -> Tokens:
+    return tokens_for(world_arrays())
+
+
+def world_source(settings: Training = SETTINGS, **changes: Any) -> BatchSource:
+    return BatchSource(world_arrays(), world_tokens(), settings, 8, seed=5, **changes)
+
+
+def content(value: Any) -> Any:
+    """Return everything in a batch as plain lists."""
+    if isinstance(value, Tensor):
+        return value.nan_to_num(-9.0).tolist()
+    if isinstance(value, dict):
+        return [[key, content(inner)] for key, inner in value.items()]
+    if isinstance(value, tuple):
+        return [content(inner) for inner in value]
+    if is_dataclass(value):
+        return [content(getattr(value, f.name)) for f in fields(value)]
+    return value
+
+
+def contents(batches: Iterable[Batch]) -> list[Any]:
+    return [content(batch) for batch in batches]
+
+
+def test_the_same_seed_gives_the_same_batches_and_another_epoch_others() -> None:
+    first, again = contents(world_source().epoch(0)), contents(world_source().epoch(0))
+    assert first == again
+    assert first != contents(world_source().epoch(1))
+    assert len(first) == world_source().steps(0)
+
+
+def test_an_epoch_can_be_taken_up_in_the_middle() -> None:
+    assert contents(world_source().epoch(0, start=3)) == contents(world_source().epoch(0))[3:]
+
+
+def text_labels(batches: Iterable[Batch]) -> list[tuple[str, int, int]]:
+    return sorted(
+        (name, int(batch.rows[place]), int(label))
+        for batch in batches
+        for name, (places, labels) in batch.text_labels.items()
+        for place, label in zip(places, labels, strict=True)
+    )
+
+
+def test_two_processes_share_one_batch() -> None:
+    whole = list(world_source().epoch(0))
+    parts = [list(world_source(rank=rank, world=2).epoch(0)) for rank in (0, 1)]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert all(share.text_counts == batch.text_counts for share in shares)
+        assert text_labels(shares) == text_labels([batch])
+        assert set(batch.rows.tolist()) == {int(row) for share in shares for row in share.rows}
+        assert batch.pairs is not None
+        for rank, share in enumerate(shares):
+            pairs = share.pairs
+            assert pairs is not None and pairs.counts == batch.pairs.counts
+            assert pairs.positives == batch.pairs.positives
+            mine = slice(rank, None, 2)
+            assert torch.equal(pairs.rows[pairs.candidates], batch.pairs.rows[batch.pairs.candidates][mine])
+            assert torch.equal(pairs.priors, batch.pairs.priors[mine])
+            assert torch.equal(pairs.allowed, batch.pairs.allowed[mine])
+            for name, labels in pairs.labels.items():
+                assert torch.equal(labels.nan_to_num(-1), batch.pairs.labels[name][mine].nan_to_num(-1))
+
+
+def test_a_process_may_have_no_share_of_a_batch() -> None:
+    source = world_source(replace(SETTINGS, users=1, texts=1), rank=1, world=2)
+    batch = next(source.epoch(0))
+    assert batch.pairs is not None
+    assert batch.pairs.candidates.shape == (0, SETTINGS.targets + SETTINGS.negatives) and not len(batch.rows)
+
+
+def with_other_held_out(arrays: Arrays) -> Arrays:
+    """The same dataset, but every validation or test event, label and query text says something else."""
+    data = arrays.dataset
+    held_out = pl.col("fold") != int(Fold.TRAIN)
+    first = data.items.group_by("domain").agg(other=pl.col("item_id").first())
+    events = data.events.join(first, on="domain", maintain_order="left").with_columns(
+        item_id=pl.when(held_out).then("other").otherwise("item_id"),
+        value=pl.when(held_out & pl.col("value").is_not_null()).then(1.0).otherwise("value").cast(pl.Float32),
+    )
+    items = data.items.with_columns(
+        category=pl.when(held_out & pl.col("category").is_not_null()).then(pl.lit("category0")).otherwise("category"),
+        genre=pl.when(held_out & pl.col("genre").is_not_null()).then(pl.lit("genre0")).otherwise("genre"),
+    )
+    tags = pl.col("tags").list.eval(pl.lit("O"))
+    texts = data.texts.with_columns(tags=pl.when(held_out).then(tags).otherwise("tags"))
+    changed = replace(data, events=events.drop("other"), items=items, texts=texts)
+    assert not changed.events.equals(data.events) and not changed.items.equals(data.items)
+    assert not changed.texts.equals(data.texts)
+    return build_arrays(changed)
+
+
+@pytest.mark.parametrize("every_text", [False, True])
+def test_batches_do_not_depend_on_anything_held_out(every_text: bool) -> None:
+    arrays = with_other_held_out(world_arrays())
+    honest = BatchSource(arrays, world_tokens(), SETTINGS, 8, seed=5, every_text=every_text)
+    assert contents(honest.epoch(0)) == contents(world_source(every_text=every_text).epoch(0))
+
+
+@pytest.mark.parametrize("every_text", [False, True])
+def test_cold_items_and_held_out_texts_are_in_no_batch(every_text: bool) -> None:
+    arrays = world_arrays()
+    cold = set(np.flatnonzero(arrays.cold).tolist())
+    held_out = {len(arrays.item_ids) + int(row) for row in np.flatnonzero(arrays.text_fold != Fold.TRAIN)}
+    for batch in world_source(every_text=every_text).epoch(0):
+        assert batch.pairs is not None
+        used = batch.pairs.rows[batch.pairs.candidates[:, SETTINGS.targets :]].flatten().tolist()
+        used += batch.pairs.rows[batch.pairs.history][batch.pairs.history_mask > 0].tolist()
+        used += batch.pairs.rows[batch.pairs.candidates[:, : SETTINGS.targets]][
+            ~batch.pairs.labels[next(iter(batch.pairs.labels))].isnan()
+        ].tolist()
+        assert not cold & set(used)
+        assert not (cold | held_out) & set(batch.rows.tolist())
+
+
+def test_labels_of_held_out_items_are_in_no_batch() -> None:
+    arrays = world_arrays()
+    seen = {row for _, row, _ in text_labels(world_source(every_text=True).epoch(0)) if row < len(arrays.item_ids)}
+    assert seen and all(arrays.item_fold[row] == Fold.TRAIN for row in seen)
+
+
+def test_windows_are_train_events_after_their_history() -> None:
+    arrays = world_arrays()
+    windows = Windows(arrays, 4)
+    found: list[int] = []
+    for group in windows.groups(np.random.default_rng(0), 4):
+        assert len({window.domain for window in group}) == 1 and len(group) <= 4
+        for window in group:
+            before = windows.history(window, 8)
+            assert 1 <= len(before) <= 8 and before.max() < window.rows.min()
+            assert (np.diff(before) < 0).all()  # latest first
+            assert (arrays.event_fold[before] == Fold.TRAIN).all()
+            assert (arrays.event_user[before] == window.user).all()
+            found += window.rows.tolist()
+    first = [windows.train_rows(user)[0] for user in range(len(arrays.user_ids))]  # has no history: no target
+    assert sorted([*found, *first]) == np.flatnonzero(arrays.event_fold == Fold.TRAIN).tolist()
+
+
+def test_a_targets_own_event_is_left_out_of_its_prior() -> None:
+    arrays = tiny_arrays()
+    windows = Windows(arrays, 4)
+    count, total = arrays.support
+    for window in windows.groups(np.random.default_rng(0), 100)[0][:5]:
+        items = arrays.event_item[window.rows]
+        prior = windows.priors([window], items[None])[0]
+        for place, item in enumerate(items):
+            assert prior[place, 2] == (count[item] > 1)
+            mean = (total[item] - arrays.residual[window.rows[place]]) / (count[item] - 1 + 5)
+            assert prior[place, 1] == pytest.approx(mean, abs=1e-6)
+
+
+def test_other_candidates_have_the_catalogues_priors() -> None:
+    batch = next(world_source(replace(SETTINGS, prior_dropout=0.0)).epoch(0))
+    assert batch.pairs is not None
+    rows = batch.pairs.rows[batch.pairs.candidates[:, SETTINGS.targets :]]
+    expected = torch.from_numpy(world_arrays().priors)[rows]
+    assert torch.allclose(batch.pairs.priors[:, SETTINGS.targets :], expected, atol=1e-6)
+
+
+def test_prior_dropout_shows_every_candidate_as_unseen() -> None:
+    batch = next(world_source(replace(SETTINGS, prior_dropout=1.0)).epoch(0))
+    assert batch.pairs is not None and not batch.pairs.priors.any()
+
+
+def test_observed_items_are_no_negatives() -> None:
+    arrays = world_arrays()
+    windows = Windows(arrays, 4)
+    observed = arrays.event_item[windows.train_rows(3)]
+    assert not windows.unobserved(3, observed).any()
+    rest = np.setdiff1d(np.arange(len(arrays.item_ids)), observed)
+    assert windows.unobserved(3, rest).all()
+
+
+def test_labels_of_targets_are_their_events() -> None:
+    arrays = tiny_arrays()
+    for batch in BatchSource(arrays, tokens_for(arrays), SETTINGS, 8, seed=5).epoch(0):
+        if batch.pairs is not None and batch.pairs.domain == "movies":
+            rating, like = batch.pairs.labels["movies.rating"], batch.pairs.labels["movies.like"]
+            exists = ~rating.isnan()
+            assert torch.equal(like[exists], (rating[exists] >= 4.0).float())
+            assert batch.pairs.counts["movies.rating"] == int(exists.sum())
+            assert batch.pairs.positives["movies.like"] == int((rating[exists] >= 4.0).sum())
+
+
+def test_without_pairs_every_text_comes_once() -> None:
+    source = world_source(with_pairs=False, every_text=True)
+    arrays = world_arrays()
+    rows = [int(row) for batch in source.epoch(0) for row in batch.rows]
+    train = len(arrays.item_ids) + np.flatnonzero(arrays.text_fold == Fold.TRAIN)
+    assert sorted(rows) == sorted([*np.flatnonzero(~arrays.cold).tolist(), *train.tolist()])
+
+
+def test_words_point_at_their_labels_and_first_tokens() -> None:
+    arrays, tokens = world_arrays(), world_tokens()
+    task = next(task for task in arrays.tasks if task.kind is Kind.TOKEN)
+    labels = arrays.labels(task.name)
+    checked = 0
+    for batch in world_source().epoch(0):
+        for bucket in batch.buckets:
+            words = zip(bucket.word_text, bucket.word_position, bucket.word_row, bucket.word_number, strict=True)
+            for found, (text, position, row, number) in zip(bucket.word_labels[task.name], words, strict=True):
+                assert bucket.rows[text] == row and tokens.words[row][number] == position
+                assert found == labels[int(row) - len(arrays.item_ids)][number]
+                checked += 1
+    assert checked
+
+
+def test_a_batch_moves_to_a_device_whole() -> None:
+    batch = next(world_source().epoch(0))
+    assert contents([batch.to(torch.device("cpu"))]) == contents([batch])
+    moved = batch.to(torch.device("meta"))
+    assert moved.pairs is not None
+    assert moved.pairs.priors.is_meta and moved.buckets[0].input_ids.is_meta
+    assert all(part.is_meta for pair in moved.text_labels.values() for part in pair)

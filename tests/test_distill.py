@@ -1,0 +1,142 @@
+"""Distillation: soft targets are the teacher's outputs; a student that is its teacher has nothing to learn."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import (
+    CPU,
+    RECIPE,
+    SETTINGS,
+    source_for,
+    tiny_arrays,
+    tiny_student_learner,
+    tiny_teacher,
+    tokens_for,
+    vocabulary_for,
+    world_arrays,
+)
+
+from mtrec_edge_compress.compact import CompactBert
+from mtrec_edge_compress.data.arrays import Arrays
+from mtrec_edge_compress.distill import VECTOR, StudentLearner, distill, new_student, soft_targets
+from mtrec_edge_compress.encoding import encode_all
+from mtrec_edge_compress.recipe import Recipe
+
+SAME = replace(RECIPE, student=replace(RECIPE.student, layers=2, embedding_size=0))  # the teacher's own shape
+ALL_SOFT = replace(SAME, distill=replace(SAME.distill, soft_weight=1.0))
+
+
+def losses_of(learner: StudentLearner, arrays: Arrays) -> dict[str, float]:
+    """Return the mean loss of each task over an epoch without dropout."""
+    learner.eval()
+    seen: dict[str, list[float]] = {}
+    with torch.no_grad():
+        for batch in source_for(learner, arrays, every_text=True).epoch(0):
+            for name, loss in learner(batch)[1].items():
+                seen.setdefault(name, []).append(float(loss))
+    return {name: float(np.mean(values)) for name, values in seen.items()}
+
+
+def test_a_student_of_the_teachers_shape_starts_as_the_teacher() -> None:
+    arrays = tiny_arrays()
+    teacher, tokens = tiny_teacher(arrays).eval(), tokens_for(arrays)
+    student = new_student(SAME, teacher, range(len(vocabulary_for(arrays)))).eval()
+    found, expected = (encode_all(model, tokens, device=CPU) for model in (student, teacher))
+    assert np.abs(found.vectors - expected.vectors).max() < 1e-5
+    for name, logits in expected.logits.items():
+        assert np.abs(found.logits[name] - logits).max() < 1e-4
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn() -> None:
+    arrays = world_arrays()
+    found = losses_of(tiny_student_learner(arrays, ALL_SOFT), arrays)
+    assert set(found) == {VECTOR, *(task.name for task in arrays.tasks)}
+    assert found[VECTOR] < 1e-5 and found["video.rating"] < 1e-5
+    assert found["shop.category"] < 1e-4 and found["queries.tags"] < 1e-4
+
+
+def test_a_binary_task_can_lose_no_less_than_its_teachers_own_doubt() -> None:
+    arrays = world_arrays()
+    same, other = (tiny_student_learner(arrays, recipe) for recipe in (ALL_SOFT, ALL_SOFT))
+    with torch.no_grad():
+        other.model.user.merge.weight.neg_()
+    same_losses, other_losses = losses_of(same, arrays), losses_of(other, arrays)
+    assert all(same_losses[name] < other_losses[name] for name in ("shop.click", "video.like", "music.listen"))
+
+
+def test_no_soft_share_is_the_gold_loss() -> None:
+    arrays = world_arrays()
+    recipe = replace(SAME, distill=replace(SAME.distill, soft_weight=0.0))
+    learner = tiny_student_learner(arrays, recipe)
+    batch = next(source_for(learner, arrays).epoch(0))
+    assert batch.pairs is not None
+    learner.eval()
+    with torch.no_grad():
+        vectors = learner.cached_vectors(batch.pairs.rows)
+        scores = learner.pair_scores(batch.pairs, vectors)
+        both = learner.pair_losses(batch.pairs, scores)
+        gold = {name: learner.gold_pair_loss(arrays.task(name), batch.pairs, score) for name, score in scores.items()}
+    assert {name: float(loss) for name, loss in both.items()} == pytest.approx(
+        {name: float(loss) for name, loss in gold.items()}
+    )
+
+
+def test_soft_words_stand_where_the_batches_look_for_them() -> None:
+    arrays = world_arrays()
+    teacher, tokens = tiny_teacher(arrays).eval(), tokens_for(arrays)
+    encoded = encode_all(teacher, tokens, device=CPU)
+    soft = soft_targets(teacher, encoded, arrays, CPU)
+    row = len(arrays.item_ids) + 3
+    start = int(soft.word_start[row])
+    for number, logits in enumerate(encoded.word_logits["queries.tags"][row]):
+        assert soft.words["queries.tags"][start + number].tolist() == logits.tolist()
+    assert int(soft.word_start[row + 1]) - start == len(arrays.text_tokens[3])
+
+
+def test_a_batchs_tokens_give_what_the_whole_corpus_gave() -> None:
+    arrays = world_arrays()
+    learner = tiny_student_learner(arrays, ALL_SOFT).eval()
+    bucket = next(source_for(learner, arrays, with_pairs=False, every_text=True).epoch(0)).buckets[0]
+    with torch.no_grad():
+        _, pooled = learner.model.text(bucket.input_ids, bucket.attention_mask)
+        found = learner.model.text.vector(pooled)
+    assert torch.allclose(found, learner.soft.vectors[bucket.rows], atol=1e-5)
+
+
+def test_a_narrower_word_table_is_factorised() -> None:
+    arrays = tiny_arrays()
+    student = new_student(RECIPE, tiny_teacher(arrays), range(len(vocabulary_for(arrays))))
+    backbone = student.text.backbone
+    assert isinstance(backbone, CompactBert)
+    assert backbone.shape.embedding_size == 16 and backbone.shape.hidden_size == 32
+    assert backbone.embeddings.word.weight.shape == (len(vocabulary_for(arrays)), 16)
+
+
+@pytest.mark.parametrize(("layers", "kept"), [(1, 1), (2, 2), (5, 2)])
+def test_a_student_keeps_as_many_layers_as_there_are(layers: int, kept: int) -> None:
+    arrays = tiny_arrays()
+    recipe = replace(RECIPE, student=replace(RECIPE.student, layers=layers))
+    backbone = new_student(recipe, tiny_teacher(arrays), range(len(vocabulary_for(arrays)))).text.backbone
+    assert isinstance(backbone, CompactBert) and len(backbone.shape.layers) == kept
+
+
+def test_the_teacher_is_no_parameter_of_the_student_learner() -> None:
+    learner = tiny_student_learner(tiny_arrays())
+    names = [name for name, _ in learner.named_parameters()]
+    assert all(name.startswith("model.") for name in names)
+    assert sum(p.numel() for p in learner.parameters()) == sum(p.numel() for p in learner.model.parameters())
+
+
+@pytest.mark.slow
+def test_distillation_brings_the_student_to_the_teacher(tmp_path) -> None:
+    arrays = world_arrays()
+    long = replace(SETTINGS, epochs=6, learning_rate=3e-3, texts=32)
+    recipe: Recipe = replace(RECIPE, distill=replace(RECIPE.distill, represent=long, tasks=SETTINGS))
+    learner = tiny_student_learner(arrays, replace(recipe, student=replace(recipe.student, layers=1)))
+    before = losses_of(learner, arrays)
+    distill(recipe, learner, arrays, folder=tmp_path, validate=lambda _: {"score": 0.0}, device="cpu", progress=False)
+    after = losses_of(learner, arrays)
+    assert after[VECTOR] < 0.5 * before[VECTOR]
+    assert (tmp_path / "represent/best/model.json").is_file() and (tmp_path / "tasks/best/model.json").is_file()

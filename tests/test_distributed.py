@@ -1,0 +1,56 @@
+"""Two gloo processes learn what one does.
+
+Each process encodes its own share of the texts and reads the rest from its cache, so that what a text adds to the
+backbone's gradient by way of another process's users is left out, in favour of speed. Hence two tolerances: with the
+backbone standing still the two runs are the same to rounding; with it moving, nearly.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_training import tiny_teacher, world_arrays
+from train_tiny import __file__ as train_tiny
+
+EXACT = 1e-4  # greatest difference of any weight, with the backbone standing still
+NEARLY = 0.15  # length of the difference over length of the way, with it moving
+
+
+def launch(folder: Path, processes: int, **options: Any) -> dict[str, torch.Tensor]:
+    """Train in this many processes and return the weights."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", f"--num_processes={processes}"]
+    command += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--num_cpu_threads_per_process=1"]
+    command += ["--main_process_port=0", str(train_tiny), str(folder), json.dumps({"fresh_targets": 4, **options})]
+    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not list(folder.glob("state-*"))
+    return load_file(folder / "best/model.safetensors")
+
+
+def way(weights: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Return the length of the difference of all weights."""
+    return float(torch.stack([(weights[name] - other[name]).norm() for name in weights]).norm())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weighting", ["static", "uncertainty"])
+def test_two_processes_train_the_heads_as_one_does(tmp_path: Path, weighting: str) -> None:
+    settings = {"optimizer": "sgd", "learning_rate": 1e-9, "head_learning_rate": 0.05, "weighting": weighting}
+    one, two = (launch(tmp_path / str(n), n, epochs=1, **settings) for n in (1, 2))
+    start = tiny_teacher(world_arrays()).state_dict()
+    assert way(one, start) > 0.1
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < EXACT
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_whole_nearly_as_one_does(tmp_path: Path) -> None:
+    settings = {"optimizer": "sgd", "learning_rate": 0.05, "head_learning_rate": 0.05}
+    one, two = (launch(tmp_path / str(n), n, epochs=1, **settings) for n in (1, 2))
+    start = tiny_teacher(world_arrays()).state_dict()
+    assert way(one, two) < NEARLY * way(one, start)

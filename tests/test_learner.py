@@ -1,0 +1,116 @@
+"""One step's arithmetic: fresh and cached texts, losses by task, shares of processes."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from tiny_training import CPU, SETTINGS, source_for, tiny_arrays, tiny_learner, tiny_student_learner, world_arrays
+
+from mtrec_edge_compress.batches import Batch
+from mtrec_edge_compress.data.arrays import build_arrays
+from mtrec_edge_compress.learner import Learner, label_scale
+from mtrec_edge_runtime.errors import DataError
+
+
+def ready(learner: Learner) -> Learner:
+    learner.eval()
+    learner.begin_epoch(CPU, torch.float32)
+    return learner
+
+
+def values(learner: Learner, batch: Batch) -> dict[str, float]:
+    with torch.no_grad():
+        return {name: float(loss) for name, loss in learner(batch)[1].items()}
+
+
+def test_a_vector_is_the_same_fresh_and_from_the_cache() -> None:
+    arrays = world_arrays()
+    learner = ready(tiny_learner(arrays))
+    found = []
+    for fresh in (0, SETTINGS.targets):
+        batch = next(source_for(learner, arrays, replace(SETTINGS, fresh_targets=fresh)).epoch(0))
+        assert batch.pairs is not None
+        found.append({name: values(learner, batch)[name] for name in batch.pairs.labels})
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+def test_a_fresh_text_replaces_its_cached_vector_and_cached_states() -> None:
+    arrays = world_arrays()
+    learner = ready(tiny_learner(arrays))
+    batch = next(source_for(learner, arrays).epoch(0))
+    assert learner.cache is not None and batch.pairs is not None
+    learner.cache.fill_(1.0)
+    stale = learner.cached_vectors(batch.pairs.rows)
+    _, fresh = learner.text_losses(batch)
+    mixed = learner.insert_fresh(stale, batch.pairs.rows, batch, fresh)
+    place = {int(row): number for number, row in enumerate(batch.rows)}
+    for number, row in enumerate(batch.pairs.rows.tolist()):
+        assert torch.equal(mixed[number], fresh[place[row]] if row in place else stale[number])
+    assert not (learner.cache[batch.rows] == 1.0).all(1).any()
+
+
+def test_only_tasks_with_labels_in_the_batch_have_a_loss() -> None:
+    arrays = world_arrays()
+    learner = ready(tiny_learner(arrays))
+    for batch in source_for(learner, arrays).epoch(0):
+        found = values(learner, batch)
+        assert batch.pairs is not None
+        labelled = {name for name, count in (batch.pairs.counts | batch.text_counts).items() if count}
+        assert set(found) == labelled
+        assert {name.split(".")[0] for name in found if name in batch.pairs.labels} == {batch.pairs.domain}
+
+
+def test_untrained_losses_are_of_the_order_of_1() -> None:
+    arrays = world_arrays()
+    learner = ready(tiny_learner(arrays))
+    seen: dict[str, list[float]] = {}
+    for batch in source_for(learner, arrays).epoch(0):
+        for name, loss in values(learner, batch).items():
+            seen.setdefault(name, []).append(loss)
+    assert set(seen) == {task.name for task in arrays.tasks}
+    for name, found in seen.items():
+        assert 0.3 < float(np.mean(found)) < 3.0, name
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_losses_of_several_processes_add_up_to_one_processs(world: int) -> None:
+    arrays = world_arrays()
+    learner = ready(tiny_learner(arrays))
+    settings = replace(SETTINGS, users=5, texts=5)
+    whole = [values(learner, batch) for batch in source_for(learner, arrays, settings).epoch(0)]
+    shares = [source_for(learner, arrays, settings, rank=rank, world=world).epoch(0) for rank in range(world)]
+    for expected, *batches in zip(whole, *shares, strict=True):
+        parts = [values(learner, batch) for batch in batches]
+        for name, loss in expected.items():
+            assert sum(part.get(name, 0.0) for part in parts) == pytest.approx(loss, rel=2e-5, abs=1e-6)
+
+
+def test_a_process_without_a_share_still_reaches_its_parameters() -> None:
+    arrays = world_arrays()
+    for learner in (ready(tiny_learner(arrays)), ready(tiny_student_learner(arrays))):
+        batch = next(source_for(learner, arrays, replace(SETTINGS, users=1, texts=1), rank=1, world=2).epoch(0))
+        total, _ = learner(batch)
+        torch.autograd.backward(total)
+        assert float(total.detach()) == 0
+
+
+def test_label_scale_by_hand() -> None:
+    arrays = tiny_arrays()
+    train = arrays.event_value[(arrays.event_fold == 0) & ~np.isnan(arrays.event_value)]
+    rating, like = (label_scale(arrays, arrays.task(name)) for name in ("movies.rating", "movies.like"))
+    assert rating.mean == pytest.approx(train.mean()) and rating.deviation == pytest.approx(train.std())
+    assert like.mean == pytest.approx((train >= 4.0).mean())
+    genre = label_scale(arrays, arrays.task("movies.genre"))
+    labels = np.asarray(arrays.labels("movies.genre"))[arrays.item_fold == 0]
+    share = np.bincount(labels[labels >= 0]) / (labels >= 0).sum()
+    assert genre.entropy == pytest.approx(-(share * np.log(share)).sum())
+
+
+def test_a_task_without_a_train_label_is_refused() -> None:
+    data = tiny_arrays().dataset
+    items = data.items.with_columns(genre=pl.when(pl.col("fold") == 0).then(None).otherwise("genre"))
+    arrays = build_arrays(replace(data, items=items))
+    with pytest.raises(DataError, match=r"movies\.genre has no label in the training fold; the next step"):
+        label_scale(arrays, arrays.task("movies.genre"))

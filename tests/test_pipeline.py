@@ -1,0 +1,205 @@
+"""The pipeline: a killed run goes on at the next stage, a changed setting remakes what depends on it, and nothing else."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tiny_models import dataset
+
+from mtrec_edge_compress.pipeline import STAGES, Result, run
+from mtrec_edge_runtime import Recommender
+from mtrec_edge_runtime.errors import RecipeError, StageError
+from mtrec_edge_runtime.manifest import read_manifest
+from mtrec_edge_runtime.results import read_result
+
+pytestmark = pytest.mark.slow
+
+NAMES = tuple(name for name, _, _ in STAGES)
+TRAINING = "epochs = 1\nusers = 8\ntargets = 4\nnegatives = 6\ntexts = 8\nprecision = 'fp32'\n"
+RECIPE = f"""
+name = "tiny"
+[model]
+vector_size = 16
+max_tokens = 16
+max_history = 8
+task_hidden = 4
+[teacher]
+layers = 2
+hidden_size = 64
+vocabulary = 400
+[teacher.training]
+{TRAINING}
+[student]
+layers = 2
+embedding_size = 32
+vocabulary = 300
+[distill.represent]
+{TRAINING}
+[distill.tasks]
+{TRAINING}
+[prune]
+heads = 0.5
+units = 0.5
+rounds = 1
+importance_steps = 1
+[prune.heal]
+{TRAINING}
+[verify] # an untrained model has nothing to keep
+retention = -100.0
+task_loss = 100.0
+top10_overlap = 0.0
+kendall_tau = -1.0
+pool = 20
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one run reads and writes."""
+
+    folder: Path
+
+    @property
+    def work(self) -> Path:
+        return self.folder / "work"
+
+    def run(self, *overrides: str, teacher: Path | None = None) -> Result:
+        """Run the tiny recipe here."""
+        return run(
+            self.folder / "tiny.toml",
+            data=self.folder / "data",
+            out=self.folder / "bundle",
+            device="cpu",
+            overrides=overrides,
+            work=self.work,
+            teacher=teacher,
+            progress=False,
+        )
+
+    def made(self) -> dict[str, int]:
+        """Return when each finished stage was finished, in ns."""
+        paths = {name: self.work / name / "stage.json" for name in NAMES}
+        return {name: path.stat().st_mtime_ns for name, path in paths.items() if path.is_file()}
+
+
+def kill_after(place: Place, stage: str) -> None:
+    """Start a run in a process of its own and kill it when the stage is done."""
+    code = "import sys; from pathlib import Path; from test_pipeline import Place; Place(Path(sys.argv[1])).run()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(place.folder)], cwd=Path(__file__).parent, env=dict(os.environ)
+    )
+    while process.poll() is None and not (place.work / stage / "stage.json").is_file():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def killed_and_resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, dict[str, int], Result]:
+    """A run that was killed after `distill` and run again: place, what was done at the kill, result."""
+    place = Place(tmp_path_factory.mktemp("pipeline"))
+    dataset().write(place.folder / "data")
+    (place.folder / "tiny.toml").write_text(RECIPE)
+    kill_after(place, "distill")
+    return place, place.made(), place.run()
+
+
+@pytest.fixture
+def place(killed_and_resumed: tuple[Place, dict[str, int], Result], tmp_path: Path) -> Place:
+    """A copy of the finished run, times included."""
+    return Place(Path(shutil.copytree(killed_and_resumed[0].folder, tmp_path / "copy")))
+
+
+def remade(place: Place, before: dict[str, int]) -> Sequence[str]:
+    return [name for name, when in place.made().items() if when != before[name]]
+
+
+def test_a_killed_run_goes_on_at_the_next_stage(
+    killed_and_resumed: tuple[Place, dict[str, int], Result],
+) -> None:
+    place, at_the_kill, result = killed_and_resumed
+    assert list(at_the_kill) == ["teacher", "distill"]
+    made = place.made()
+    assert tuple(made) == NAMES
+    assert {name: made[name] for name in at_the_kill} == at_the_kill
+    assert result.certified, result.reasons
+
+
+def test_the_run_leaves_a_bundle_a_ledger_and_a_table(
+    killed_and_resumed: tuple[Place, dict[str, int], Result],
+) -> None:
+    place, _, result = killed_and_resumed
+    assert len(Recommender(place.folder / "bundle").rank(["m1", "m2"], task="movies.like", k=3)) == 3
+    stored = read_result(result.ledger_path)
+    assert list(stored["stages"]) == ["teacher", "student", "pruned", "onnx_fp32", "int8_fast", "int8_exact"]
+    for stage in stored["stages"].values():
+        assert stage["parameters"] > 0 and stage["size_bytes"] > 0 and stage["latency_ms"]["16"]["p50"] > 0
+    assert len(result.ledger_text.splitlines()) == 1 + 6 + 5  # a head, a line a stage, the teacher's catalogue
+    assert stored["stages"]["pruned"]["parameters"] < stored["stages"]["student"]["parameters"]
+
+
+def test_a_finished_run_makes_nothing_again(place: Place) -> None:
+    before = place.made()
+    result = place.run()
+    assert remade(place, before) == [] and result.certified
+
+
+def test_a_changed_prune_setting_keeps_teacher_and_student(place: Place) -> None:
+    before = place.made()
+    place.run("prune.units=0.25")
+    assert remade(place, before) == list(NAMES[2:])
+
+
+def test_a_changed_weight_remakes_everything(place: Place) -> None:
+    before = place.made()
+    place.run("weights.movies.like=2")
+    assert remade(place, before) == list(NAMES)
+
+
+def test_what_is_not_certified_says_why_and_is_bundled_as_such(place: Place) -> None:
+    before = place.made()
+    result = place.run("verify.fp32_max_abs=0")
+    assert remade(place, before) == ["verify", "bundle"]
+    assert not result.certified
+    assert "torch and FP32 ONNX differ by" in result.reasons[0] and "the next step" in result.reasons[0]
+    manifest = read_manifest(place.folder / "bundle")
+    assert manifest.certified is False and manifest.reasons == result.reasons
+
+
+def test_a_bundle_that_was_removed_is_written_again(place: Place) -> None:
+    before = place.made()
+    shutil.rmtree(place.folder / "bundle")
+    place.run()
+    assert remade(place, before) == ["bundle"] and Recommender(place.folder / "bundle")
+
+
+def test_a_trained_teacher_can_be_given(place: Place) -> None:
+    other = Place(place.folder / "other")
+    other.folder.mkdir()
+    for name in ("data", "tiny.toml"):
+        (other.folder / name).symlink_to(place.folder / name)
+    given = other.run("prune.units=0.0", "prune.heads=0.0", teacher=place.work / "teacher/model")
+    assert not (other.work / "teacher/training").exists()
+    expected = json.loads((place.work / "teacher/stage.json").read_text())["rows"][0]["tasks"]
+    assert given.ledger["stages"]["teacher"]["tasks"] == expected
+
+
+def test_a_weight_of_a_task_that_is_not_there_is_told(place: Place) -> None:
+    with pytest.raises(RecipeError, match=r"weights\.movies\.share: the dataset has no such task; it has movies\.rat"):
+        place.run("weights.movies.share=2")
+
+
+def test_an_encoder_that_cannot_be_loaded_is_told(place: Place) -> None:
+    (place.folder / "empty").mkdir()
+    with pytest.raises(
+        StageError, match=r"(?s)can be loaded from '.*empty' .*; the next step: give a hub id .*a folder"
+    ):
+        place.run(f"teacher.encoder={place.folder / 'empty'}")

@@ -1,0 +1,120 @@
+"""Recipes: TOML and --set into frozen settings, with errors that name the way out."""
+
+from pathlib import Path
+
+import pytest
+
+from mtrec_edge_compress.recipe import Prune, Recipe, Training, read_recipe
+from mtrec_edge_runtime.errors import RecipeError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def read(tmp_path: Path, text: str, *overrides: str) -> Recipe:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    return read_recipe(path, overrides)
+
+
+def test_an_empty_recipe_is_the_defaults(tmp_path: Path) -> None:
+    assert read(tmp_path, "") == Recipe()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads(path: Path) -> None:
+    assert read_recipe(path).name == path.stem
+
+
+def test_tables_and_values_are_read(tmp_path: Path) -> None:
+    recipe = read(
+        tmp_path,
+        'name = "mine"\n[weights]\n"movies.like" = 2\n[teacher.training]\nepochs = 7\ntrackers = ["tensorboard"]\n',
+    )
+    assert recipe.name == "mine" and recipe.weights == {"movies.like": 2.0}
+    assert recipe.teacher.training.epochs == 7 and recipe.teacher.training.trackers == ("tensorboard",)
+
+
+def test_an_unknown_key_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"unknown key student\.depth; the known ones are .*student\.layers"):
+        read(tmp_path, "[student]\ndepth = 3\n")
+    with pytest.raises(RecipeError, match=r"unknown key pruning; the known ones are .*prune"):
+        read(tmp_path, "[pruning]\nheads = 0.5\n")
+    with pytest.raises(RecipeError, match=r"unknown key prune\.heal\.epoch; .*prune\.heal\.epochs"):
+        read(tmp_path, "", "prune.heal.epoch=1")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[student]\nlayers = "3"\n', r"student\.layers = '3': expected int, got str"),
+        ("[student]\nlayers = 2.5\n", r"student\.layers = 2\.5: expected int, got float"),
+        ("[student]\nlayers = true\n", r"student\.layers = True: expected int, got bool"),
+        ("[quantize]\nreduce_range = 1\n", r"quantize\.reduce_range = 1: expected bool, got int"),
+        ("student = 3\n", r"student must be a table, got 3"),
+        ('[weights]\n"a.b" = "much"\n', r"weights\.a\.b = 'much': expected float, got str"),
+        ('[teacher.training]\noptimizer = "adam"\n', r"optimizer = 'adam': choose one of 'adamw', 'sgd'"),
+        ('[teacher.training]\ntrackers = "wandb"\n', r"trackers = 'wandb': expected tuple, got str"),
+    ],
+)
+def test_a_wrong_type_is_told(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[prune]\nheads = 1.0\n", r"prune\.heads = 1\.0: write a number from 0\.0 to 0\.9"),
+        ("[model]\nmax_tokens = 2\n", r"model\.max_tokens = 2: write a number from 8"),
+        ("[teacher.training]\nepochs = 0\n", r"epochs = 0: write a number from 1"),
+        ("[teacher.training]\ntargets = 2\nfresh_targets = 3\n", r"fresh_targets = 3: write a number from 0 to 2"),
+        ("[teacher.training]\nlearning_rate = nan\n", r"learning_rate = nan"),
+        ('[teacher.training]\ntrackers = ["mlflow"]\n', r"tracker 'mlflow' is unknown; write tensorboard or wandb"),
+    ],
+)
+def test_a_value_out_of_range_is_told(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        read(tmp_path, text)
+
+
+def test_settings_made_in_python_are_checked_too() -> None:
+    with pytest.raises(RecipeError, match=r"prune\.units = 0\.99"):
+        Prune(units=0.99)
+    with pytest.raises(RecipeError, match="epochs = 0"):
+        Training(epochs=0)
+
+
+def test_set_overrides_nested_values(tmp_path: Path) -> None:
+    recipe = read(tmp_path, "[student]\nlayers = 3\n", "student.layers=2", "prune.heal.learning_rate=1e-4", "name=mine")
+    assert recipe.student.layers == 2 and recipe.prune.heal.learning_rate == 1e-4 and recipe.name == "mine"
+
+
+def test_set_takes_a_task_name_with_its_dot(tmp_path: Path) -> None:
+    recipe = read(tmp_path, '[weights]\n"movies.like" = 1.0\n', "weights.movies.like=3", "weights.music.listen=0.5")
+    assert recipe.weights == {"movies.like": 3.0, "music.listen": 0.5}
+
+
+def test_set_takes_lists_and_choices(tmp_path: Path) -> None:
+    recipe = read(tmp_path, "", 'teacher.training.trackers=["wandb"]', "bundle.catalogue=student")
+    assert recipe.teacher.training.trackers == ("wandb",) and recipe.bundle.catalogue == "student"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("student.layers", "write it as key=value"),
+        ("=3", "write it as key=value"),
+        ("name.first=3", "name is a value, not a table"),
+        ("student.layers=many", r"student\.layers = 'many': expected int"),
+    ],
+)
+def test_a_malformed_set_is_told(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        read(tmp_path, 'name = "x"\n', override)
+
+
+def test_a_missing_file_and_no_toml_are_told(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"there is no recipe .*none\.toml; the next step"):
+        read_recipe(tmp_path / "none.toml")
+    with pytest.raises(RecipeError, match="is not TOML"):
+        read(tmp_path, "a = = 1")

@@ -1,0 +1,106 @@
+"""A tiny dataset as arrays and tokens, tiny models, learners and settings: what the tests of training share."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+from tiny_models import dataset
+from transformers import BertConfig, BertModel
+
+from mtrec_edge_compress.batches import BatchSource
+from mtrec_edge_compress.data.arrays import Arrays, build_arrays
+from mtrec_edge_compress.data.synthetic import make_world
+from mtrec_edge_compress.distill import StudentLearner, new_student, soft_targets, student_learner
+from mtrec_edge_compress.encoding import encode_all
+from mtrec_edge_compress.learner import Learner, centre_outputs
+from mtrec_edge_compress.model import ModelShape, MultiTaskModel
+from mtrec_edge_compress.recipe import Distill, Model, Prune, Recipe, Student, Training
+from mtrec_edge_compress.tokens import Tokens, tokenize
+from mtrec_edge_compress.vocabulary import word_vocabulary
+from mtrec_edge_compress.weighting import TaskWeighting
+from mtrec_edge_runtime.tokenizer import WordPiece
+
+MAX_TOKENS = 16
+CPU = torch.device("cpu")
+# fp32 everywhere: the tests compare numbers
+SETTINGS = Training(
+    epochs=2,
+    users=4,
+    targets=4,
+    negatives=6,
+    texts=8,
+    learning_rate=1e-3,
+    prior_dropout=0.0,
+    precision="fp32",
+    save_minutes=60.0,
+)
+RECIPE = Recipe(
+    model=Model(vector_size=16, max_tokens=MAX_TOKENS, max_history=8, task_hidden=4, dropout=0.0),
+    student=Student(layers=2, embedding_size=16, vocabulary=500, dropout=0.0),
+    distill=Distill(represent=SETTINGS, tasks=SETTINGS),
+    prune=Prune(heads=0.5, units=0.5, rounds=2, importance_steps=2, heal=replace(SETTINGS, epochs=1)),
+)
+
+
+@cache
+def tiny_arrays() -> Arrays:
+    """Twelve users, thirty movies, two labelled queries."""
+    return build_arrays(dataset())
+
+
+@cache
+def world_arrays() -> Arrays:
+    """A small synthetic world, with strict cold items."""
+    arrays = build_arrays(make_world(1, users=60, items=50, queries=40)[0])
+    assert arrays.cold.any()
+    return arrays
+
+
+def vocabulary_for(arrays: Arrays) -> list[str]:
+    """Every word of the dataset's texts, and single characters."""
+    return word_vocabulary([*arrays.item_texts, *arrays.texts], 3000)
+
+
+def tokens_for(arrays: Arrays) -> Tokens:
+    """The dataset's texts as ids."""
+    return tokenize(arrays, WordPiece(vocabulary_for(arrays)), MAX_TOKENS)
+
+
+def tiny_teacher(arrays: Arrays, *, dropout: float = 0.0) -> MultiTaskModel:
+    """Two random BERT layers."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary_for(arrays)),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=MAX_TOKENS,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    shape = ModelShape(16, 8, len(arrays.behaviours), 2, 4, dropout)
+    return MultiTaskModel(BertModel(config, add_pooling_layer=False), 32, shape, arrays.tasks)
+
+
+def tiny_learner(arrays: Arrays, *, dropout: float = 0.0, weighting: Any = "static") -> Learner:
+    """A learner over `tiny_teacher`."""
+    weights = {task.name: task.weight for task in arrays.tasks}
+    model = tiny_teacher(arrays, dropout=dropout)
+    learner = Learner(model, TaskWeighting(weights, weighting), arrays, tokens_for(arrays))
+    centre_outputs(learner)
+    return learner
+
+
+def tiny_student_learner(arrays: Arrays, recipe: Recipe = RECIPE) -> StudentLearner:
+    """A student of `tiny_teacher`, over the same vocabulary."""
+    teacher, tokens = tiny_teacher(arrays).eval(), tokens_for(arrays)
+    soft = soft_targets(teacher, encode_all(teacher, tokens, device=CPU), arrays, CPU)
+    student = new_student(recipe, teacher, range(len(vocabulary_for(arrays))))
+    return student_learner(recipe, student, arrays, tokens, soft)
+
+
+def source_for(learner: Learner, arrays: Arrays, settings: Training = SETTINGS, **changes: Any) -> BatchSource:
+    """The learner's batches."""
+    return BatchSource(arrays, learner.tokens, settings, learner.model.max_history, seed=7, **changes)

@@ -1,0 +1,67 @@
+"""Train the tiny teacher in a process of its own; asked to, it kills itself (SIGKILL), as a power cut would.
+
+    python train_tiny.py FOLDER '{"epochs": 2, "kill_at_step": 5}'
+
+Each finished step's texts are appended to FOLDER/steps.jsonl by the main process; the weights are left in FOLDER/best.
+"""
+
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny_training import SETTINGS, source_for, tiny_teacher, tokens_for, world_arrays
+
+from mtrec_edge_compress.batches import Batch
+from mtrec_edge_compress.learner import Learner, centre_outputs
+from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_compress.training import fit
+from mtrec_edge_compress.weighting import TaskWeighting
+
+
+class LoggingLearner(Learner):
+    """Writes down what it learnt from, and may die instead."""
+
+    log: Path
+    kill_at: int = -1
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return what Learner does."""
+        done = len(self.log.read_text().splitlines()) if self.log.is_file() else 0
+        if done == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        found = super().forward(batch)
+        if os.environ.get("RANK", "0") == "0":
+            with self.log.open("a") as log:
+                log.write(json.dumps(batch.rows.tolist()) + "\n")
+        return found
+
+
+def main(folder: Path, options: dict[str, Any]) -> None:
+    """Train to the end, or to the death that was asked for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = world_arrays()
+    model = tiny_teacher(arrays, dropout=options.pop("dropout", 0.0))
+    weighting = TaskWeighting({task.name: 1.0 for task in arrays.tasks}, options.pop("weighting", "static"))
+    learner = LoggingLearner(model, weighting, arrays, tokens_for(arrays))
+    centre_outputs(learner)
+    learner.log, learner.kill_at = folder / "steps.jsonl", options.pop("kill_at_step", -1)
+    kill_in, validations = options.pop("kill_in_validation", 0), 0
+
+    def validate(_: MultiTaskModel) -> dict[str, float]:
+        nonlocal validations
+        validations += 1
+        if validations == kill_in:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"score": float(len(learner.log.read_text()))}  # the longer the better
+
+    settings = replace(SETTINGS, users=16, **options)
+    fit(learner, source_for(learner, arrays, settings), settings, folder=folder, validate=validate, device="cpu")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
