@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_training import tiny_teacher, world_arrays
+from tiny_training import SETTINGS, tiny_teacher, world_arrays
 from train_tiny import __file__ as train_tiny
 
 EXACT = 1e-4  # greatest difference of any weight, with the backbone standing still
@@ -24,9 +24,9 @@ NEARLY = 0.15  # length of the difference over length of the way, with it moving
 
 def launch(folder: Path, processes: int, **options: Any) -> dict[str, torch.Tensor]:
     """Train in this many processes and return the weights."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", f"--num_processes={processes}"]
-    command += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--num_cpu_threads_per_process=1"]
-    command += ["--main_process_port=0", str(train_tiny), str(folder), json.dumps({"fresh_targets": 4, **options})]
+    settings = {"fresh_targets": SETTINGS.targets, "processes": processes, **options}
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--master_port=0"]
+    command += ["--nnodes=1", str(train_tiny), str(folder), json.dumps(settings)]
     done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert not list(folder.glob("state-*"))

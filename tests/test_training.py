@@ -167,7 +167,7 @@ def test_warm_up_then_decay(tmp_path: Path) -> None:
 def test_cuda_without_a_cuda_device_is_told(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    with pytest.raises(StageError, match="--device cuda was asked for .*; the next step: --device cpu"):
+    with pytest.raises(StageError, match=r"--device cuda was asked for .*; the next step: --device cpu"):
         open_device("cuda")
     learner = tiny_learner(tiny_arrays())
     source = source_for(learner, tiny_arrays())

@@ -59,8 +59,11 @@ def main(folder: Path, options: dict[str, Any]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return {"score": float(len(learner.log.read_text()))}  # the longer the better
 
+    assert int(os.environ.get("WORLD_SIZE", "1")) == options.pop("processes", 1)
     settings = replace(SETTINGS, users=16, **options)
     fit(learner, source_for(learner, arrays, settings), settings, folder=folder, validate=validate, device="cpu")
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

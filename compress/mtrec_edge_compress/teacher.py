@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import AutoModel, BertConfig, BertModel, BertTokenizer, PreTrainedModel
 
 from mtrec_edge_compress.batches import BatchSource
@@ -48,8 +49,11 @@ def load_backbone(encoder: str) -> PreTrainedModel:
     Raises:
         StageError: it cannot be loaded.
     """
+    # on a CPU the backward pass of torch's fused attention takes several times the plain one's
+    attention = "sdpa" if torch.cuda.is_available() else "eager"
+    transformers.utils.logging.set_verbosity_error()  # else it warns of the pooler that is left out on purpose
     try:
-        return without_pooler(partial(AutoModel.from_pretrained, encoder)).float()
+        return without_pooler(partial(AutoModel.from_pretrained, encoder, attn_implementation=attention)).float()
     except (OSError, ValueError) as error:
         raise StageError(
             f"no encoder can be loaded from {encoder!r} ({error}); the next step: give a hub id that can be reached, "

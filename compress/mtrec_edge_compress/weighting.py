@@ -31,4 +31,4 @@ class TaskWeighting(nn.Module):
         if self.log_variance is None:
             return self.weights[name] * loss
         s = self.log_variance[self.names.index(name)]
-        return self.weights[name] * 0.5 * (torch.exp(-s) * loss + s)
+        return self.weights[name] * 0.5 * (torch.exp(-s) * loss + s / processes())
