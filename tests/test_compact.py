@@ -1,4 +1,4 @@
-"""CompactBert computes what transformers' BertModel does, and starts a factorised student as well as its rank allows."""
+"""CompactBert computes what BertModel does, and starts a factorised student as well as its rank allows."""
 
 import pytest
 import torch
@@ -65,7 +65,7 @@ def test_padding_changes_nothing() -> None:
 
 
 def test_a_backbone_without_bert_layers_is_refused() -> None:
-    with pytest.raises(StageError, match="cannot be started from the layers of CompactBert.*student.encoder"):
+    with pytest.raises(StageError, match=r"cannot be started from the layers of CompactBert.*student\.encoder"):
         compact_from_bert(
             _with_config(whole_student(tiny_bert())), [0], token_ids=[0, 1], embedding_size=32, positions=10
         )

@@ -2,11 +2,13 @@
 
 Each process encodes its own share of the texts and reads the rest from its cache, so that what a text adds to the
 backbone's gradient by way of another process's users is left out, in favour of speed. Hence two tolerances: with the
-backbone standing still the two runs are the same to rounding; with it moving, nearly.
+backbone standing still (and its gradient out of the clipping) the two runs are the same to rounding; with it moving,
+nearly.
 """
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,18 +20,28 @@ from safetensors.torch import load_file
 from tiny_training import SETTINGS, tiny_teacher, world_arrays
 from train_tiny import __file__ as train_tiny
 
-EXACT = 1e-4  # greatest difference of any weight, with the backbone standing still
-NEARLY = 0.15  # length of the difference over length of the way, with it moving
+EXACT = 1e-5  # greatest difference of any weight, with the backbone standing still
+NEARLY = 0.2  # length of the difference over length of the way, with it moving
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def launch(folder: Path, processes: int, **options: Any) -> dict[str, torch.Tensor]:
-    """Train in this many processes and return the weights."""
+    """Train in this many processes, with the environment a launcher gives them, and return the weights."""
     settings = {"fresh_targets": SETTINGS.targets, "processes": processes, **options}
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--master_port=0"]
-    command += ["--nnodes=1", str(train_tiny), str(folder), json.dumps(settings)]
-    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert not list(folder.glob("state-*"))
+    command = [sys.executable, train_tiny, str(folder), json.dumps(settings)]
+    shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    running = []
+    for rank in range(processes):
+        own = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
+        running.append(subprocess.Popen(command, env={**os.environ, **own}, stderr=subprocess.PIPE, text=True))
+    errors = [process.communicate(timeout=120)[1] for process in running]
+    assert all(process.returncode == 0 for process in running), "\n".join(errors)[-3000:]
     return load_file(folder / "best/model.safetensors")
 
 
@@ -41,7 +53,13 @@ def way(weights: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> flo
 @pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["static", "uncertainty"])
 def test_two_processes_train_the_heads_as_one_does(tmp_path: Path, weighting: str) -> None:
-    settings = {"optimizer": "sgd", "learning_rate": 1e-9, "head_learning_rate": 0.05, "weighting": weighting}
+    settings = {
+        "optimizer": "sgd",
+        "learning_rate": 1e-9,
+        "head_learning_rate": 0.01,
+        "weighting": weighting,
+        "clip": 1e3,
+    }
     one, two = (launch(tmp_path / str(n), n, epochs=1, **settings) for n in (1, 2))
     start = tiny_teacher(world_arrays()).state_dict()
     assert way(one, start) > 0.1
