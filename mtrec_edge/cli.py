@@ -5,6 +5,7 @@ it needs in its body. Results go to stdout, progress and reasons to stderr. The 
 """
 
 import sys
+from errno import EPIPE
 from importlib import import_module
 
 import click
@@ -42,7 +43,7 @@ class Door(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command; an error of our own tree, or a missing extra, becomes one line and exit code 1."""
+        """Run a command; our errors, the file system's and a missing extra become one line and exit code 1."""
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
@@ -52,6 +53,11 @@ class Door(click.Group):
             raise click.ClickException(
                 f"this command needs {missing}, which is not installed: pip install 'mtrec-edge[compress]'"
             ) from error
+        except OSError as error:
+            if error.errno == EPIPE or error.strerror is None:  # a closed pipe is click's; the other is no file's
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{where}{error.strerror}; check path, permissions and space") from error
         except Exception as error:
             tree = sys.modules.get("mtrec_edge_runtime.errors")  # when it is not loaded, the error is not ours
             if tree and isinstance(error, tree.MtrecError):

@@ -152,6 +152,13 @@ def test_prepare_turns_the_example_tables_into_a_dataset_and_keeps_the_key_outsi
     assert {path.name for path in tmp_path.iterdir()} == {"data", "data.key"}
 
 
+def test_a_path_that_cannot_be_written_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    result = run("prepare", ROOT / "examples" / "own-data", "--adapter", "table", "--out", tmp_path / "file", "--quiet")
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: {tmp_path / 'file'}: File exists; check path, permissions and space\n"
+
+
 def test_prepare_wants_one_adapter_a_source() -> None:
     result = run("prepare", "a", "b", "--adapter", "table", "--out", "data")
     assert result.exit_code == 2

@@ -129,6 +129,14 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     (folder / "books.csv.zip").write_bytes(b"not a zip")
     with pytest.raises(DataError, match=r"books.csv.zip is not a zip file"):
         read_source(Adapter.GOODBOOKS, folder)
+    folder = source_folders.goodbooks(tmp_path / "gb2")
+    (folder / "top1_Tags.xlsx").write_bytes(b"not a sheet")
+    with pytest.raises(DataError, match=r"top1_Tags.xlsx is not a readable Excel file"):
+        read_source(Adapter.GOODBOOKS, folder)
+    folder = source_folders.lastfm(tmp_path / "fm")
+    (folder / "user_artists.dat").write_text("userID\tartistID\tweight\n7\t1\tmany\n")
+    with pytest.raises(DataError, match=r"fm is no usable lastfm source \(.*many"):
+        read_source(Adapter.LASTFM, folder)
     folder = source_folders.queryner(tmp_path / "q")
     (folder / "train.json").write_text('{"examples": [{"tokens": ["a"], "ner_tags": [7]}]}')
     with pytest.raises(DataError, match=r"train.json, column ner_tags, row 0: 1 tokens, tags \[7\]"):

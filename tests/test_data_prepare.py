@@ -114,6 +114,19 @@ def test_sources_that_cannot_be_merged_are_refused(tmp_path: Path, names: list[s
         prepare([(name, source) for name in names], tmp_path / "out")
 
 
+def test_a_source_of_which_nothing_is_usable_says_what_was_dropped(tmp_path: Path) -> None:
+    folder = source_folders.movielens(tmp_path / "ml")
+    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,77,4,1\n2,78,5,1\n")
+    message = r"none of 2 events is usable \(2 events: unknown item\): are the right columns named\?"
+    with pytest.raises(DataError, match=message):
+        prepare([("movielens", folder)], tmp_path / "out")
+
+
+def test_sampling_the_users_of_a_source_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"users of lastfm are to be sampled, but no source has that adapter"):
+        prepare([("table", OWN_DATA)], tmp_path / "out", sample_users={"lastfm": 5})
+
+
 def test_the_example_of_the_documentation_works(tmp_path: Path) -> None:
     report = prepare([("table", OWN_DATA)], tmp_path / "data")
     assert report.sources[0].dropped == {}

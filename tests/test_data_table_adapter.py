@@ -149,9 +149,9 @@ def test_texts_with_a_label_and_texts_with_token_labels(tmp_path: Path) -> None:
         (
             'title = "name"',
             'titel = "name"',
-            r"\[\[items\]\]: unknown key 'titel', known keys: file, domain, id, title",
+            r"\[\[items\]\] 0: unknown key 'titel', known keys: file, domain, id, title",
         ),
-        ('id = "sku"\n', "", r"\[\[items\]\]: key 'id' is missing"),
+        ('id = "sku"\n', "", r"\[\[items\]\] 0: key 'id' is missing"),
         ('title = "name"', 'title = "label"', "items.csv has no column 'label', found sku, name, words, dept"),
         (
             'file = "items.csv"',
@@ -164,6 +164,11 @@ def test_texts_with_a_label_and_texts_with_token_labels(tmp_path: Path) -> None:
         ('kind = "regression"', 'kind = "guess"', r"\[\[tasks\]\] 0: kind 'guess' is not one of"),
         ("low = 1", "low = ", "is not TOML"),
         ('name = "shop"', 'called = "shop"', "unknown key 'called'"),
+        ('domain = "shop"', "domain = 3", r"\[\[items\]\] 0: domain = 3: expected a text, in quotes"),
+        ('labels = { department = "dept" }', 'labels = "dept"', "labels = 'dept': write it as { name = 'column"),
+        ("[[items]]", "[items]", r"begin each with \[\[items\]\], in double brackets"),
+        ('tags = "words"', 'tags = "words"\ntags_separator = ""', "tags_separator is empty"),
+        ('behaviours = ["rate"]', "behaviours = [1]", r"\[\[tasks\]\] 0: behaviours = \[1\]: expected a list of texts"),
     ],
 )
 def test_a_mistake_in_the_mapping_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -181,6 +186,20 @@ def test_a_mistake_in_the_mapping_is_named(tmp_path: Path, old: str, new: str, m
 def test_a_cell_that_cannot_be_read_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(folder(tmp_path, log=LOG.replace(old, new)))
+
+
+def test_a_time_no_calendar_knows_is_dropped_and_counted(tmp_path: Path) -> None:
+    cleaned = clean(read(folder(tmp_path, log=LOG + "bob,01,4,1e300\nbob,02,4,-1e300\n")))
+    assert cleaned.dropped["events: impossible timestamp"] == 2
+
+
+def test_a_table_in_another_encoding_names_the_file(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / "items.csv").write_bytes("sku,name,words,dept\n01,Café,,tea\n".encode("latin-1"))
+    with pytest.raises(
+        DataError, match=r"items.csv is not a readable UTF-8 csv file \(invalid utf-8 sequence\): correct"
+    ):
+        read(tmp_path)
 
 
 def test_a_folder_without_a_mapping_names_the_next_step(tmp_path: Path) -> None:

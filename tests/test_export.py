@@ -4,7 +4,7 @@ import torch
 from onnx import helper
 from tiny_models import MAX_TOKENS, TASKS, VOCABULARY, bert_model, student_model
 
-from mtrec_edge_compress.export import export_onnx, export_teacher
+from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.graphs import Graphs
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.onnx_graph import check_portable
@@ -55,9 +55,9 @@ def test_parity_sees_a_changed_weight(tmp_path):
 
 def test_export_leaves_the_model_in_training_mode(tmp_path):
     model = student_model().train()
-    export_teacher(model, tmp_path / "deep" / "teacher.onnx")
+    export_onnx(model, tmp_path / "deep" / "teacher")
     assert all(part.training for part in model.modules())
-    assert (tmp_path / "deep" / "teacher.onnx").is_file()
+    assert (tmp_path / "deep" / "teacher" / "encoder.fp32.onnx").is_file()
 
 
 def test_export_twice_gives_the_same_bytes(tmp_path):

@@ -105,10 +105,8 @@ def rank_correlation(reference: Scores, other: Scores) -> float:
 
 
 def _pool_user(arrays: Arrays, history: History, place: dict[int, int]) -> PoolUser:
-    mean, scale = (np.array([getattr(b, part) for b in arrays.behaviours]) for part in ("mean", "scale"))
-    values = (history.values - mean[history.behaviours]) / scale[history.behaviours]
     items = np.array([place[row] for row in history.items.tolist()], np.int64)
-    return PoolUser(items, history.behaviours, np.nan_to_num(values).astype(np.float32))
+    return PoolUser(items, history.behaviours, arrays.normalised(history.behaviours, history.values))
 
 
 def _pool_scores(graphs: Graphs, pool: Pool) -> dict[str, list[FloatArray]]:

@@ -22,7 +22,7 @@ from mtrec_edge_runtime._version import __version__
 from mtrec_edge_runtime.catalogue import write_catalogue
 from mtrec_edge_runtime.errors import BundleError, StageError
 from mtrec_edge_runtime.golden import check_golden
-from mtrec_edge_runtime.manifest import Behaviour, InputContract, Manifest, Onnx, read_manifest, write_manifest
+from mtrec_edge_runtime.manifest import InputContract, Manifest, Onnx, read_manifest, write_manifest
 
 GRAPH_FILES = (ENCODER_FAST, ENCODER_EXACT, ENCODER_WEIGHTS, RANKER)
 
@@ -94,14 +94,13 @@ def _refuse_foreign(out: Path) -> None:
 
 
 def _draft(arrays: Arrays, card: Card, verdict: Verdict, *, vector_size: int) -> Manifest:
-    behaviours = tuple(Behaviour(b.domain, b.name, b.mean, b.scale) for b in arrays.behaviours)
     data = arrays.dataset
     return Manifest(
         name=card.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         tool={"name": "mtrec-edge", "version": __version__},
         tasks=tuple(task.device_task() for task in arrays.tasks),
-        input=InputContract(card.max_tokens, card.max_history, vector_size, behaviours),
+        input=InputContract(card.max_tokens, card.max_history, vector_size, arrays.behaviours),
         domains={domain: (rows.start, rows.stop) for domain, rows in arrays.domains.items()},
         profiles={"fast": ENCODER_FAST, "exact": ENCODER_EXACT},
         onnx=Onnx(opset=OPSET, ir=IR_VERSION),

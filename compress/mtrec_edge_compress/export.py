@@ -133,22 +133,13 @@ class GraphConfig(OnnxConfig):  # type: ignore[misc]
 
 
 def export_onnx(model: MultiTaskModel, folder: Path) -> None:
-    """Write `encoder.fp32.onnx` and `ranker.onnx` of `model` into `folder`.
+    """Write `encoder.fp32.onnx` and `ranker.onnx` of `model` into `folder`; the model stays as it was.
 
     Raises StageError when a graph would not run on any ONNX Runtime from 1.20 on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _export(EncoderGraph(model), encoder_shape(model), folder / ENCODER_FP32)
     _export(RankerGraph(model), ranker_shape(model), folder / RANKER)
-
-
-def export_teacher(model: MultiTaskModel, path: Path) -> None:
-    """Write the FP32 encoder of a teacher to `path`, for the benchmark; it is part of no bundle.
-
-    Any `transformers` encoder will do. The teacher stays on the device and in the mode (train or eval) it was in.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _export(EncoderGraph(model), encoder_shape(model), path)
 
 
 def _export(module: nn.Module, shape: GraphShape, path: Path) -> None:

@@ -13,18 +13,16 @@ import numpy as np
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
 from mtrec_edge_compress.export import ENCODER_FP32, RANKER
 from mtrec_edge_compress.quantize import ENCODER_EXACT, ENCODER_FAST
+from mtrec_edge_runtime.encoder import run_batches
 from mtrec_edge_runtime.session import Graph
-
-MAX_TEXTS = 16  # of one run
-MAX_TOKENS = 1024  # of one run
 
 Variant = Literal["fp32", "fast", "exact"]
 ENCODERS: dict[Variant, str] = {"fp32": ENCODER_FP32, "fast": ENCODER_FAST, "exact": ENCODER_EXACT}
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """The encoder's outputs for some texts, in their order."""
+class TextOutputs:
+    """What an encoder graph gives for some texts, in their order, a row a token for token tasks."""
 
     vectors: FloatArray  # (texts, D)
     logits: dict[str, FloatArray]  # multiclass task -> (texts, labels)
@@ -40,17 +38,17 @@ class Graphs:
         self._ranker = Graph(folder / RANKER, threads=threads)
         self.pair_tasks = self._ranker.outputs
 
-    def encode(self, ids: Sequence[IntArray]) -> Encoded:
+    def encode(self, ids: Sequence[IntArray]) -> TextOutputs:
         """Return every output for texts given as token ids, at least one; equal lengths share a run."""
         rows: dict[str, list[Any]] = {name: [None] * len(ids) for name in self._encoder.outputs}
-        for batch in _batches([len(text) for text in ids]):
+        for batch in run_batches([len(text) for text in ids], padded=False):
             block = np.stack([ids[row] for row in batch])
             for name, values in self.run_encoder(block, np.ones_like(block)).items():
                 for row, value in zip(batch, values, strict=True):
                     rows[name][row] = value
         tags = {name: values for name, values in rows.items() if values[0].ndim == 2}
         logits = {name: np.stack(values) for name, values in rows.items() if name not in tags}
-        return Encoded(logits.pop("vector"), logits, tags)
+        return TextOutputs(logits.pop("vector"), logits, tags)
 
     def run_encoder(self, input_ids: IntArray, attention_mask: IntArray) -> dict[str, FloatArray]:
         """Return the encoder's outputs for one batch, (batch, tokens) each."""
@@ -60,15 +58,3 @@ class Graphs:
     def rank(self, inputs: Mapping[str, Any]) -> dict[str, FloatArray]:
         """Return the ranker's scores, task -> (batch, items), for its inputs as docs/bundle-format.md names them."""
         return dict(zip(self.pair_tasks, self._ranker.run(inputs, self.pair_tasks), strict=True))
-
-
-def _batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Return rows grouped by equal length, shortest first, within the bounds of one run."""
-    batches: list[list[int]] = []
-    for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
-        last = batches[-1] if batches else []
-        full = len(last) == MAX_TEXTS or (len(last) + 1) * lengths[row] > MAX_TOKENS
-        if not last or lengths[last[0]] != lengths[row] or full:
-            batches.append(last := [])
-        last.append(row)
-    return batches

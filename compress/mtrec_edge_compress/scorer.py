@@ -1,6 +1,6 @@
 """A Scorer over encoded texts and a ranking function: every stage of the ledger is measured through it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray, History, IntArray
 from mtrec_edge_compress.encoding import Encoded
 from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_runtime.recommender import RANKER_INPUTS
 
 RankInputs = dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]  # the inputs of ranker.onnx by name
 RankFunction = Callable[[RankInputs], dict[str, FloatArray]]
@@ -29,9 +30,7 @@ class VectorScorer:
         """Return the ranker's inputs for one user and these catalogue rows, batch 1."""
         vectors = self.encoded.vectors if self.catalogue is None else self.catalogue
         items, behaviours = history.items[: self.max_history], history.behaviours[: self.max_history]
-        mean = np.array([b.mean for b in self.arrays.behaviours], np.float32)[behaviours]
-        scale = np.array([b.scale for b in self.arrays.behaviours], np.float32)[behaviours]
-        value = np.nan_to_num((history.values[: self.max_history] - mean) / scale).astype(np.float32)
+        value = self.arrays.normalised(behaviours, history.values[: self.max_history])
         return {
             "history": vectors[items][None],
             "behaviour": behaviours[None],
@@ -72,9 +71,6 @@ def torch_ranker(model: MultiTaskModel) -> RankFunction:
     return rank
 
 
-RANK_ORDER: Sequence[str] = ("history", "behaviour", "value", "age", "history_mask", "candidates", "priors")
-
-
 def ordered(tensors: dict[str, torch.Tensor]) -> list[torch.Tensor]:
     """Return the ranker's inputs in the order `MultiTaskModel.rank` takes them."""
-    return [tensors[name] for name in RANK_ORDER]
+    return [tensors[name] for name in RANKER_INPUTS]

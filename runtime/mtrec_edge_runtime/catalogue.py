@@ -4,7 +4,7 @@ Reads and writes the five files of `catalogue/`; the three large ones are memory
 nothing and a row is copied only when it is used. Knows nothing of tasks or graphs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ class Catalogue:
             self._index[domain] = index
         return self._index[domain]
 
-    def rows(self, domain: str, ids: Sequence[str]) -> NDArray[np.intp]:
+    def rows(self, domain: str, ids: Collection[str]) -> NDArray[np.intp]:
         """Return the row of each id; InputError naming the first one that is not in the domain."""
         index = self.index(domain)
         try:

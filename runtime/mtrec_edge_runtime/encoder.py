@@ -77,7 +77,7 @@ class Encoder:
     def run(self, ids: Sequence[Sequence[int]], output: str) -> Float32:
         """Return one output for each list of token ids, float32 (texts, ...)."""
         rows: list[Any] = [None] * len(ids)
-        for batch in self._batches([len(text) for text in ids]):
+        for batch in run_batches([len(text) for text in ids], padded=self.padded):
             longest = len(ids[batch[-1]])
             tokens = np.full((len(batch), longest), self.tokenizer.pad, np.int64)
             mask = np.zeros((len(batch), longest), np.int64)
@@ -90,15 +90,16 @@ class Encoder:
         result: Float32 = np.stack(rows)
         return result
 
-    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Yield positions, shortest first: at most 16 texts or 1,024 tokens, of equal length unless `padded`."""
-        batch: list[int] = []
-        for position in sorted(range(len(lengths)), key=lengths.__getitem__):
-            length = lengths[position]
-            full = len(batch) == BATCH_TEXTS or (len(batch) + 1) * length > BATCH_TOKENS
-            if batch and (full or (not self.padded and lengths[batch[0]] != length)):
-                yield batch
-                batch = []
-            batch.append(position)
-        if batch:
+
+def run_batches(lengths: Sequence[int], *, padded: bool) -> Iterator[list[int]]:
+    """Yield positions, shortest first: at most 16 texts or 1,024 tokens, of equal length unless `padded`."""
+    batch: list[int] = []
+    for position in sorted(range(len(lengths)), key=lengths.__getitem__):
+        length = lengths[position]
+        full = len(batch) == BATCH_TEXTS or (len(batch) + 1) * length > BATCH_TOKENS
+        if batch and (full or (not padded and lengths[batch[0]] != length)):
             yield batch
+            batch = []
+        batch.append(position)
+    if batch:
+        yield batch

@@ -3,9 +3,9 @@
 Reads and writes nothing. Knows the input contract and the catalogue, not the graphs.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.manifest import Behaviour, InputContract
 from mtrec_edge_runtime.text import item_text
 
+MAX_VALUE = 1e12  # of an event, either sign: what is beyond would leave the range of the ranker's float32
+
 
 @dataclass(frozen=True)
 class NewItem:
@@ -25,6 +27,12 @@ class NewItem:
     title: str
     description: str = ""
     tags: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse fields that are not text; one string for `tags` would be read letter by letter."""
+        fields = (self.title, self.description, *(() if isinstance(self.tags, str) else self.tags))
+        if isinstance(self.tags, str) or not all(isinstance(part, str) for part in fields):
+            raise InputError(f"{self!r:.120}: title and description are texts, tags a list of texts")
 
     @property
     def text(self) -> str:
@@ -47,8 +55,11 @@ class Event:
         if (self.item is None) == (self.text is None):
             raise InputError(f"event {self!r:.120}: give exactly one of item= (an id) and text=")
         value = self.value
-        if value is not None and (isinstance(value, bool | str | bytes) or not math.isfinite(value)):
-            raise InputError(f"event value {value!r} is not a finite number; leave it out when there is none")
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if value is not None and not (number and abs(value) <= MAX_VALUE):
+            raise InputError(
+                f"event value {value!r:.60} is not a finite number within {MAX_VALUE:g}; leave it out if there is none"
+            )
 
 
 HistoryEntry = str | Event

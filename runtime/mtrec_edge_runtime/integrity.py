@@ -77,7 +77,9 @@ def check_files(folder: Path, files: Mapping[str, FileEntry], *, hashes: bool = 
 def read_bounded(path: Path, limit: int) -> bytes:
     """Return the file's bytes when there are at most `limit`; BundleError when it is missing or larger."""
     if not path.is_file():
-        raise BundleError(f"{path}: no such file; give the folder of a bundle, the one that holds manifest.json")
+        raise BundleError(
+            f"{path}: no such file; give the folder of a bundle, with manifest.json and all that belongs to it"
+        )
     with path.open("rb") as stream:
         data = stream.read(limit + 1)
     if len(data) > limit:

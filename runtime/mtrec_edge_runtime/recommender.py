@@ -4,7 +4,7 @@ Reads a bundle folder; writes nothing, opens no socket. Puts together what the o
 catalogue, history and the ranker graph.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,7 @@ class Recommender:
         A text is cut at the contract's `max_tokens`; InputError for an empty list, a blank text or one beyond
         20,000 characters.
         """
-        if isinstance(texts, str) or not texts:
+        if isinstance(texts, str) or not isinstance(texts, Sequence) or not texts:
             raise InputError(f"texts={texts!r:.60}: give a list of at least one text")
         return self.encoder.vectors(texts)
 
@@ -98,7 +98,7 @@ class Recommender:
         task: str,
         k: int = 10,
         candidates: Sequence[Candidate] | None = None,
-        exclude: Sequence[str] = (),
+        exclude: Collection[str] = (),
         exclude_history: bool = True,
     ) -> list[Ranked]:
         """Return the best `k` items for a task, best first; ties in candidate order.
@@ -161,7 +161,8 @@ class Recommender:
             task.name for task in self.tasks.values() if (pairwise and task.pairwise) or (kind and task.kind is kind)
         ]
         if name not in usable:
-            found = f"is a {self.tasks[name].kind} task" if name in self.tasks else "is not in this bundle"
+            known = isinstance(name, str) and name in self.tasks
+            found = f"is a {self.tasks[name].kind} task" if known else "is not in this bundle"
             raise InputError(f"task {name!r} {found}; usable here: {', '.join(usable) or 'none'}")
         return self.tasks[name]
 
@@ -195,10 +196,10 @@ class Recommender:
             raise BundleError("the ranker gave a score that is not finite: a file of the open bundle was overwritten")
         return result
 
-    def _excluded_rows(self, events: Sequence[Event], exclude: Sequence[str], domain: str) -> NDArray[np.intp]:
+    def _excluded_rows(self, events: Sequence[Event], exclude: Collection[str], domain: str) -> NDArray[np.intp]:
         """Return the rows of `exclude` and of the domain's known items among `events`."""
-        if isinstance(exclude, str):
-            raise InputError(f"exclude={exclude!r}: give a list of item ids")
+        if isinstance(exclude, str) or not isinstance(exclude, Collection):
+            raise InputError(f"exclude={exclude!r:.60}: give a list of item ids")
         index = self.catalogue.index(domain)
         met = [index[event.item] for event in events if event.domain == domain and event.item in index]
         return np.concatenate([np.array(met, np.intp), self.catalogue.rows(domain, exclude)])

@@ -12,6 +12,7 @@ import polars as pl
 
 from mtrec_edge_compress.data.schema import Dataset, Fold, TaskSpec
 from mtrec_edge_runtime.errors import DataError
+from mtrec_edge_runtime.manifest import Behaviour
 from mtrec_edge_runtime.tasks import Kind
 from mtrec_edge_runtime.text import item_text
 
@@ -19,16 +20,6 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
 PRIOR_SHRINKAGE = 5.0  # pseudo-events at the domain's mean behind an item's mean value
-
-
-@dataclass(frozen=True)
-class Behaviour:
-    """A behaviour of one domain; a value enters the model as `(value - mean) / scale`."""
-
-    domain: str
-    name: str
-    mean: float
-    scale: float
 
 
 @dataclass(frozen=True)
@@ -87,9 +78,13 @@ class Arrays:
     @cached_property
     def normal_value(self) -> FloatArray:
         """Return each event's value as the model sees it, 0 where there is none, (events,)."""
-        mean = np.array([b.mean for b in self.behaviours], np.float32)[self.event_behaviour]
-        scale = np.array([b.scale for b in self.behaviours], np.float32)[self.event_behaviour]
-        normal: FloatArray = np.nan_to_num((self.event_value - mean) / scale).astype(np.float32)
+        return self.normalised(self.event_behaviour, self.event_value)
+
+    def normalised(self, behaviours: IntArray, values: FloatArray) -> FloatArray:
+        """Return logged values of these behaviours (rows of `behaviours`) as the model sees them, 0 for nan."""
+        mean = np.array([b.mean for b in self.behaviours], np.float32)[behaviours]
+        scale = np.array([b.scale for b in self.behaviours], np.float32)[behaviours]
+        normal: FloatArray = np.nan_to_num((values - mean) / scale).astype(np.float32)
         return normal
 
     @cached_property

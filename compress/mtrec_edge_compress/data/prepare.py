@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from mtrec_edge_compress.data.adapters import Adapter, read_source
-from mtrec_edge_compress.data.cleaning import clean
+from mtrec_edge_compress.data.cleaning import Cleaned, clean
 from mtrec_edge_compress.data.privacy import load_key, pseudonymise, scrub
 from mtrec_edge_compress.data.report import Report, SourceReport, make_report, table_sizes
 from mtrec_edge_compress.data.schema import Dataset
@@ -47,6 +47,9 @@ def prepare(
     say = progress or (lambda line: None)
     adapters = [_adapter(name) for name, _ in sources]
     samples = {_adapter(name): count for name, count in (sample_users or {}).items()}
+    if strangers := sorted(set(samples) - set(adapters)):
+        found = ", ".join(adapters) or "none"
+        raise DataError(f"users of {strangers[0]} are to be sampled, but no source has that adapter (found {found})")
     key_file = key_file or out.resolve().with_name(f"{out.resolve().name}.key")
     if key_file.resolve().is_relative_to(out.resolve()):
         raise DataError(f"key file {key_file} lies in the dataset {out}: keep it elsewhere, or pseudonyms hide nothing")
@@ -109,6 +112,7 @@ def _prepare_source(
 ) -> tuple[Dataset, SourceReport]:
     raw = read_source(adapter, source)
     cleaned = clean(raw)
+    _refuse_emptied(raw, cleaned, source)
     dataset = cleaned.dataset if users is None else draw_users(cleaned.dataset, users, seed=seed)
     scrubbed = scrub(dataset)
     dropped = dict(cleaned.dropped)
@@ -123,6 +127,15 @@ def _prepare_source(
         scrubbed=scrubbed.replaced,
     )
     return pseudonymise(scrubbed.dataset, key), report
+
+
+def _refuse_emptied(raw: Dataset, cleaned: Cleaned, source: Path) -> None:
+    """Refuse a source of whose items, events or texts no row is usable: its columns are mixed up."""
+    kept = table_sizes(cleaned.dataset)
+    for table, read in table_sizes(raw).items():
+        if read and not kept[table]:
+            reasons = ", ".join(f"{count:,} {why}" for why, count in cleaned.dropped.items() if why.startswith(table))
+            raise DataError(f"{source}: none of {read:,} {table} is usable ({reasons}): are the right columns named?")
 
 
 def _adapter(name: str) -> Adapter:

@@ -100,6 +100,8 @@ def load_key(path: Path) -> bytes:
         return key
     try:
         key = bytes.fromhex(path.read_text(encoding="ascii"))
+    except IsADirectoryError as error:
+        raise DataError(f"key file {path} is a folder: name a file in it, e.g. {path / 'users.key'}") from error
     except ValueError as error:
         raise DataError(f"key file {path}: expected hexadecimal digits ({error}): name another file") from error
     if len(key) < KEY_BYTES:

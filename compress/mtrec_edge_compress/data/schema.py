@@ -284,6 +284,8 @@ def task_from_row(row: Mapping[str, Any], *, where: str) -> TaskSpec:
             raise DataError(f"{where}: unknown key {key!r}, known keys: {', '.join(TASK_KEYS)}")
         if not isinstance(value, TASK_KEYS[key]) or (isinstance(value, bool) and TASK_KEYS[key] is not bool):
             raise DataError(f"{where}: {key} = {value!r} has the wrong type: see docs/data.md")
+        if isinstance(value, list) and not all(isinstance(entry, str) for entry in value):
+            raise DataError(f"{where}: {key} = {value!r}: expected a list of texts, each in quotes")
     for key in ("name", "kind", "source"):
         if key not in row:
             raise DataError(f"{where}: key {key!r} is missing: every task has name, kind and source")

@@ -3,12 +3,16 @@
 from enum import StrEnum
 from pathlib import Path
 
+import polars as pl
+
 from mtrec_edge_compress.data.adapters.goodbooks import read_goodbooks
 from mtrec_edge_compress.data.adapters.lastfm import read_lastfm
 from mtrec_edge_compress.data.adapters.movielens import read_movielens
 from mtrec_edge_compress.data.adapters.queryner import read_queryner
+from mtrec_edge_compress.data.adapters.source_files import in_short
 from mtrec_edge_compress.data.adapters.table import read_mapped_tables
 from mtrec_edge_compress.data.schema import Dataset
+from mtrec_edge_runtime.errors import DataError
 
 
 class Adapter(StrEnum):
@@ -26,6 +30,13 @@ def read_source(adapter: Adapter, source: Path) -> Dataset:
 
     Raises DataError when a file is missing or does not look as the format says.
     """
+    try:
+        return _read(adapter, source)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{source} is no usable {adapter} source ({in_short(error)}): fetch it again") from error
+
+
+def _read(adapter: Adapter, source: Path) -> Dataset:
     match adapter:
         case Adapter.TABLE:
             return read_mapped_tables(source)

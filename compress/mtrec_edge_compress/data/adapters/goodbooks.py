@@ -7,8 +7,15 @@ joins `books.book_id`; some (user, book) pairs are rated twice (cleaning drops a
 from pathlib import Path
 
 import polars as pl
+from fastexcel import FastExcelError
 
-from mtrec_edge_compress.data.adapters.source_files import keep_labels, most_frequent, read_delimited, require_files
+from mtrec_edge_compress.data.adapters.source_files import (
+    in_short,
+    keep_labels,
+    most_frequent,
+    read_delimited,
+    require_files,
+)
 from mtrec_edge_compress.data.schema import EVENT_COLUMNS, ITEM_COLUMNS, TEXT_COLUMNS, Dataset, TaskSpec
 from mtrec_edge_compress.data.tables import conform, empty
 from mtrec_edge_runtime.errors import DataError
@@ -53,7 +60,10 @@ def _events(source: Path) -> pl.DataFrame:
 
 def _genres(path: Path) -> pl.DataFrame:
     """Return `book_id, genre` from the sheet of top tags."""
-    sheet = pl.read_excel(path)
+    try:
+        sheet = pl.read_excel(path)
+    except FastExcelError as error:
+        raise DataError(f"{path} is not a readable Excel file ({in_short(error)}): fetch it again") from error
     missing = {"goodreads_book_id", "tag"} - set(sheet.columns)
     if missing:
         raise DataError(

@@ -30,6 +30,11 @@ class ItemsTable:
     tags_separator: str = "|"  # between the tags of a CSV cell; lists of JSON Lines and Parquet need none
     labels: dict[str, str] = field(default_factory=dict)  # label column of the dataset -> column of the file
 
+    def __post_init__(self) -> None:
+        """Refuse a separator that separates nothing."""
+        if not self.tags_separator:
+            raise DataError(f"mapping of {self.file}: tags_separator is empty; leave it out for '|'")
+
 
 @dataclass(frozen=True)
 class EventsTable:
@@ -66,9 +71,11 @@ class TextsTable:
     labels: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse none or two sources of the text."""
+        """Refuse none or two sources of the text, and a separator that separates nothing."""
         if bool(self.text) == bool(self.tokens):
             raise DataError(f"mapping of {self.file}: give either text or tokens")
+        if not self.separator:
+            raise DataError(f"mapping of {self.file}: separator is empty; leave it out for a space")
 
 
 @dataclass(frozen=True)
@@ -93,12 +100,20 @@ def read_mapping(path: Path) -> Mapping:
         raise DataError(f"{path} is not TOML ({error}): correct that line") from error
     tables = {"items": ItemsTable, "events": EventsTable, "texts": TextsTable}
     for name, table in tables.items():
-        content[name] = tuple(_build(table, row, f"{path}, [[{name}]]") for row in content.get(name, []))
-    content["tasks"] = tuple(content.get("tasks", ()))
+        rows = _rows(content, name, path)
+        content[name] = tuple(_build(table, row, f"{path}, [[{name}]] {number}") for number, row in enumerate(rows))
+    content["tasks"] = tuple(_rows(content, "tasks", path))
     mapping = _build(Mapping, content, str(path))
     if not mapping.tasks or not (mapping.items or mapping.texts):
         raise DataError(f"{path}: needs at least one [[tasks]], and [[items]] or [[texts]]: see docs/data.md")
     return mapping
+
+
+def _rows(content: dict[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
+    rows = content.get(name, [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: {name} is no array of tables: begin each with [[{name}]], in double brackets")
+    return rows
 
 
 _Table = TypeVar("_Table")
@@ -113,4 +128,15 @@ def _build(table: type[_Table], row: dict[str, Any], where: str) -> _Table:
         optional = known_field.default is not MISSING or known_field.default_factory is not MISSING
         if key not in row and not optional:
             raise DataError(f"{where}: key {key!r} is missing: every such table needs it")
+    for key, value in row.items():
+        if key == "labels":
+            _check_labels(value, where)
+        elif not isinstance(value, str | tuple):  # tuples are tables that are built already
+            raise DataError(f"{where}: {key} = {value!r}: expected a text, in quotes")
     return table(**row)
+
+
+def _check_labels(value: object, where: str) -> None:
+    named = isinstance(value, dict) and all(isinstance(column, str) for column in value.values())
+    if not named:
+        raise DataError(f"{where}: labels = {value!r}: write it as {{ name = 'column of the file' }}")

@@ -22,7 +22,9 @@ def read_queryner(source: Path) -> Dataset:
     """Read domain `queries`: the token task queries.tags, with the official folds."""
     require_files(source, [*PARTS, "label_map.json"], adapter="queryner")
     numbered = _read_json(source / "label_map.json")
-    labels = [numbered[str(number)] for number in range(len(numbered))]
+    if set(numbered) != {str(number) for number in range(len(numbered))}:
+        raise DataError(f"{source / 'label_map.json'}: expected labels numbered from 0, found {list(numbered)[:5]}")
+    labels = [str(numbered[str(number)]) for number in range(len(numbered))]
     rows = [row for name, fold in PARTS.items() for row in _examples(source / name, fold, labels)]
     return Dataset(
         name="queryner",
@@ -38,7 +40,7 @@ def read_queryner(source: Path) -> Dataset:
 def _examples(path: Path, fold: Fold, labels: list[str]) -> list[dict[str, Any]]:
     rows = []
     for number, example in enumerate(_read_json(path).get("examples", [])):
-        tokens, tags = example["tokens"], example["ner_tags"]
+        tokens, tags = example.get("tokens", []), example.get("ner_tags", [])
         if len(tokens) != len(tags) or any(not 0 <= tag < len(labels) for tag in tags):
             raise DataError(
                 f"{path}, column ner_tags, row {number}: {len(tokens)} tokens, tags {tags}: expected one number "
@@ -59,7 +61,9 @@ def _examples(path: Path, fold: Fold, labels: list[str]) -> list[dict[str, Any]]
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path} is not JSON ({error}): fetch it again") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}, not an object: fetch it again")
     return content

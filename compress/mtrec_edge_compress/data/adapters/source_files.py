@@ -21,11 +21,16 @@ def read_delimited(
     try:
         frame = pl.read_csv(io.BytesIO(text.encode()), separator=separator, quote_char=quote, infer_schema=False)
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path} is not a readable delimited file ({error}): fetch it again") from error
+        raise DataError(f"{path} is not a readable delimited file ({in_short(error)}): fetch it again") from error
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         raise DataError(f"{path} has no column {missing[0]!r}, found {', '.join(frame.columns)}: is it the right file?")
     return frame.select(columns)
+
+
+def in_short(error: Exception) -> str:
+    """Return the first line of an error's message: polars goes on with advice on its own parameters."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def require_files(source: Path, names: Sequence[str], *, adapter: str) -> None:

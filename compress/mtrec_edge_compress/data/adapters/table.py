@@ -16,7 +16,8 @@ from mtrec_edge_compress.data.adapters.mapping import (
     TextsTable,
     read_mapping,
 )
-from mtrec_edge_compress.data.adapters.source_files import most_frequent
+from mtrec_edge_compress.data.adapters.source_files import in_short, most_frequent
+from mtrec_edge_compress.data.cleaning import LATEST
 from mtrec_edge_compress.data.schema import EVENT_COLUMNS, ITEM_COLUMNS, TEXT_COLUMNS, Dataset, task_from_row
 from mtrec_edge_compress.data.tables import Columns, conform, empty
 from mtrec_edge_runtime.errors import DataError
@@ -129,7 +130,8 @@ def _read(path: Path) -> pl.DataFrame:
     try:
         return readers[path.suffix](path)
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path} is not a readable {path.suffix[1:]} file ({error}): correct it") from error
+        kind = path.suffix[1:]
+        raise DataError(f"{path} is not a readable UTF-8 {kind} file ({in_short(error)}): correct it") from error
 
 
 def _column(path: Path, frame: pl.DataFrame, column: str) -> pl.Series:
@@ -166,7 +168,7 @@ def _parsed(path: Path, frame: pl.DataFrame, column: str, parse: Callable[[Any],
     for row, value in enumerate(_column(path, frame, column)):
         try:
             numbers.append(None if value is None or value == "" else parse(value))
-        except ValueError as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise DataError(
                 f"{path}, column {column}, row {row}: {value!r} is not {expected}: correct it or leave the cell empty"
             ) from error
@@ -179,7 +181,7 @@ def _seconds(value: Any, unit: int) -> int:
         moment = value
     else:
         try:
-            return math.floor(float(value) / unit)
+            return math.floor(max(-1.0, min(float(value) / unit, LATEST + 1)))  # cleaning drops what is outside
         except ValueError:
             moment = datetime.fromisoformat(str(value).strip())
     return math.floor((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
