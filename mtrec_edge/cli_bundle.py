@@ -30,8 +30,11 @@ def inspect(bundle: Path, as_json: bool) -> None:
     if as_json:
         print_json(about)
         return
-    for name in ("name", "created", "certified", "catalogue", "size_bytes", "data"):
-        click.echo(f"{name + ':':12} {about[name]}")
+    lines = {name: about[name] for name in ("name", "created", "catalogue", "size_bytes")}
+    for name, value in manifest.data.items():
+        lines[f"data {name}"] = "; ".join(map(str, value)) if isinstance(value, list) else value
+    for name, value in (lines | {"certified": "yes" if manifest.certified else "no"}).items():
+        click.echo(f"{name + ':':16} {value}".rstrip())
     for reason in manifest.reasons:
         click.echo(f"  {reason}")
     click.echo()

@@ -151,6 +151,8 @@ def compress(
     Example:
       mtrec-edge compress recipes/own-data.toml --data work/own-data --out work/own-bundle
     """
+    from accelerate import PartialState
+
     from mtrec_edge_compress.pipeline import run
 
     result = run(
@@ -164,6 +166,8 @@ def compress(
         work=work,
         progress=not quiet,
     )
+    if not PartialState().is_main_process:  # of several, one speaks
+        return
     if as_json:
         print_json(result.ledger)
     else:
@@ -207,8 +211,7 @@ def evaluate(
     from mtrec_edge_compress.bundle_scorer import evaluate_bundle, format_table
     from mtrec_edge_compress.data.arrays import build_arrays
     from mtrec_edge_compress.data.schema import Dataset
-    from mtrec_edge_compress.systems_result import systems_result
-    from mtrec_edge_runtime.results import write_result
+    from mtrec_edge_compress.systems_result import write_systems
 
     arrays = build_arrays(Dataset.read(data))
     table = evaluate_bundle(
@@ -220,11 +223,11 @@ def evaluate(
         progress=lambda line: None if quiet else click.echo(line, err=True),
     )
     if as_json:
-        print_json(table)
+        print_json({key: value for key, value in table.items() if key != "per_user"})
     else:
         click.echo(format_table(table))
     if out is not None:
-        write_result(out, systems_result(table, arrays, name=out.stem, command=["mtrec-edge", *sys.argv[1:]]))
+        write_systems(out, table, arrays, command=["mtrec-edge", *sys.argv[1:]])
 
 
 def _sample(text: str) -> tuple[str, int]:

@@ -1,4 +1,5 @@
 import json
+import tomllib
 from pathlib import Path
 
 import polars as pl
@@ -125,6 +126,12 @@ def test_a_source_of_which_nothing_is_usable_says_what_was_dropped(tmp_path: Pat
 def test_sampling_the_users_of_a_source_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"users of lastfm are to be sampled, but no source has that adapter"):
         prepare([("table", OWN_DATA)], tmp_path / "out", sample_users={"lastfm": 5})
+
+
+def test_the_documentation_shows_the_mapping_of_the_example() -> None:
+    shown = (OWN_DATA.parent.parent / "docs" / "data.md").read_text(encoding="utf-8").split("```toml\n")[1]
+    written = (OWN_DATA / "mapping.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(shown.split("```")[0]) == tomllib.loads(written)
 
 
 def test_the_example_of_the_documentation_works(tmp_path: Path) -> None:

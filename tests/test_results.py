@@ -1,5 +1,6 @@
 """Facts about result files, and about the tables made from them."""
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from benchmarks.make_tables import fill, table
 from mtrec_edge_compress.data.arrays import build_arrays
 from mtrec_edge_compress.data.synthetic import make_world
-from mtrec_edge_compress.systems_result import systems_result
+from mtrec_edge_compress.systems_result import systems_result, write_systems
 from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.results import check_result, new_result, read_result, write_result
 
@@ -144,7 +145,7 @@ def test_every_committed_result_keeps_the_schema(path: Path) -> None:
     assert json.loads(path.read_text())["commit"] != "unknown"
 
 
-def test_an_evaluation_becomes_a_result_with_advantages_as_systems() -> None:
+def test_an_evaluation_becomes_a_result_with_advantages_as_systems(tmp_path: Path) -> None:
     arrays = build_arrays(make_world(users=30, items=20, queries=10)[0])
     found = {"metric": "ndcg@10", "mean": 0.02, "low": 0.01, "high": 0.03, "p": 0.001, "users": 30}
     evaluated = {
@@ -154,7 +155,12 @@ def test_an_evaluation_becomes_a_result_with_advantages_as_systems() -> None:
         "headlines": {"video.like": "ndcg@10"},
         "systems": {"bundle": {"video.like": {"ndcg@10": 0.3}}, "ease": {"video.like": {"ndcg@10": 0.28}}},
         "against": {"video.like": {"ease": found}},
+        "per_user": {"bundle": {"video.like": {"ndcg@10": [1.0, None]}}},
     }
+    write_systems(tmp_path / "tiny-systems.json", evaluated, arrays, command=["mtrec-edge", "evaluate"])
+    raw = json.loads(gzip.decompress((tmp_path / "tiny-systems.samples.json.gz").read_bytes()))
+    assert raw == evaluated["per_user"]
+    assert read_result(tmp_path / "tiny-systems.json")["samples"] == "tiny-systems.samples.json.gz"
     result = systems_result(evaluated, arrays, name="tiny-systems", command=["mtrec-edge", "evaluate"])
     check_result(result)
     assert result["systems"]["ease"] == {"video.like ndcg@10": {"value": 0.28}}

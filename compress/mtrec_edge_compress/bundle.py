@@ -74,7 +74,7 @@ def write_bundle(
         write_catalogue(staged, arrays.item_ids, vectors=vectors, priors=arrays.priors)
         draft = _draft(arrays, card, verdict, vector_size=vectors.shape[1])
         write_manifest(staged, draft)  # the golden answers are the opened bundle's own
-        add_golden(staged, arrays, max_tokens=card.max_tokens)
+        add_golden(staged, arrays)
         manifest = write_manifest(staged, draft)
         self_test(staged)
         _swap(staged, out, aside=Path(place) / "old")

@@ -127,7 +127,8 @@ def evaluate_bundle(
 
     `systems`: system -> task -> metric -> value; `counts` and `chance` by task; `settings`: what validation chose for
     each baseline; `against`: task -> baseline -> paired bootstrap of the bundle's per-user values less the baseline's,
-    with Holm's p over the task's baselines. `progress` is told a line at a time. Raise InputError for a foreign bundle.
+    with Holm's p over the task's baselines; `per_user`: system -> task -> metric -> a value a user or row judged,
+    None where it has none. `progress` is told a line at a time. Raise InputError for a foreign bundle.
     """
     scorer = BundleScorer(path, arrays, profile=profile)
     progress(f"bundle {Path(path).name}, profile {profile}: {len(scorer.tasks)} tasks")
@@ -156,5 +157,14 @@ def evaluate_bundle(
         "counts": judged.counts,
         "chance": judged.chance,
         "settings": settings,
+        "per_user": {name: _per_user(parts) for name, parts in evaluations.items()},
         "against": {task.name: against(task, evaluations, ours=BUNDLE) for task in tasks},
+    }
+
+
+def _per_user(parts: list[Evaluation]) -> dict[str, dict[str, list[float | None]]]:
+    return {
+        task: {metric: [None if np.isnan(v) else round(float(v), 6) for v in column] for metric, column in own.items()}
+        for part in parts
+        for task, own in part.per_user.items()
     }

@@ -6,13 +6,10 @@ file says of them is the runtime's own work.
 
 from pathlib import Path
 
-import numpy as np
-
 from mtrec_edge_compress.data.arrays import Arrays
-from mtrec_edge_compress.graphs import Graphs
-from mtrec_edge_runtime.golden import write_golden
+from mtrec_edge_runtime.golden import fast_cosine, write_golden
 from mtrec_edge_runtime.history import Event
-from mtrec_edge_runtime.tokenizer import WordPiece
+from mtrec_edge_runtime.recommender import Recommender
 
 TEXTS = (
     "red running shoes",
@@ -37,11 +34,12 @@ FAST_SLACK = 0.01  # other CPUs and runtimes round profile `fast` otherwise
 Ranking = tuple[str, list[Event], list[str]]  # domain, history oldest first, candidate ids
 
 
-def add_golden(folder: Path, arrays: Arrays, *, max_tokens: int) -> None:
+def add_golden(folder: Path, arrays: Arrays) -> None:
     """Write `golden.json` into the bundle in `folder`, whose manifest and other files are there."""
     domains = dict.fromkeys(task.domain for task in arrays.tasks if task.source == "events")
     ranks = [ranking for domain in domains for ranking in _rankings(arrays, domain)]
-    write_golden(folder, TEXTS, ranks=ranks, fast_cosine=_fast_cosine(folder, max_tokens) - FAST_SLACK)
+    exact = Recommender(folder, profile="exact", verify=False).encode(TEXTS)
+    write_golden(folder, TEXTS, ranks=ranks, fast_cosine=fast_cosine(folder, TEXTS, exact) - FAST_SLACK)
 
 
 def _rankings(arrays: Arrays, domain: str) -> list[Ranking]:
@@ -56,12 +54,3 @@ def _rankings(arrays: Arrays, domain: str) -> list[Ranking]:
 
     histories = ([event(0)], [event(number) for number in range(2 * len(own))], [event(0), event(1, STORY)])
     return [(domain, history, items) for history in histories]
-
-
-def _fast_cosine(folder: Path, max_tokens: int) -> float:
-    """Return the mean cosine of both profiles' vectors of the golden texts, as this machine computes it."""
-    tokenizer = WordPiece.load(folder / "vocab.txt")
-    ids = [np.array(tokenizer.encode(text, max_tokens=max_tokens), np.int64) for text in TEXTS]
-    fast = Graphs(folder, "fast").encode(ids).vectors
-    exact = Graphs(folder, "exact").encode(ids).vectors
-    return float((fast * exact).sum(axis=1).mean())

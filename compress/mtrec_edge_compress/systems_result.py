@@ -5,10 +5,18 @@ nothing of how a system scores.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mtrec_edge_compress.data.arrays import Arrays
-from mtrec_edge_runtime.results import DatasetInfo, Measured, Result, new_result
+from mtrec_edge_runtime.results import DatasetInfo, Measured, Result, new_result, write_result, write_samples
+
+
+def write_systems(path: Path, table: dict[str, Any], arrays: Arrays, *, command: Sequence[str]) -> None:
+    """Write the table of `evaluate_bundle` as the result file `path`, its per-user values compressed beside it."""
+    result = systems_result(table, arrays, name=path.stem, command=command)
+    result["samples"] = write_samples(path, table["per_user"])
+    write_result(path, result)
 
 
 def systems_result(table: dict[str, Any], arrays: Arrays, *, name: str, command: Sequence[str]) -> Result:

@@ -4,7 +4,6 @@ Every cell runs in a fresh process (`bench_cell.py`), repeated; the repeat with 
 result (`results.py`) whose raw samples may be written beside it. Knows nothing of the command line.
 """
 
-import gzip
 import json
 import subprocess
 import sys
@@ -21,10 +20,8 @@ from mtrec_edge_runtime.catalogue import Catalogue
 from mtrec_edge_runtime.errors import InputError, StageError
 from mtrec_edge_runtime.integrity import hash_file
 from mtrec_edge_runtime.manifest import Manifest, read_manifest
-from mtrec_edge_runtime.results import DatasetInfo, Result, new_result, write_result
+from mtrec_edge_runtime.results import DatasetInfo, Result, new_result, write_result, write_samples
 from mtrec_edge_runtime.timing import summarize
-
-MAX_SAMPLE_BYTES = 1_000_000  # a larger file of raw samples is left out of the repository, and the result says so
 
 COLD_START = """
 import sys, time
@@ -79,14 +76,7 @@ def bench(
 def write_bench(path: Path, result: Result) -> None:
     """Write a result to `path`, named after the file, and its raw samples to `NAME.samples.json.gz` when small."""
     samples = [cell.pop("samples", {}) for cell in result["cells"]]  # of cell i: phase -> milliseconds
-    packed = gzip.compress(json.dumps(samples).encode(), mtime=0)
-    beside = path.with_name(path.stem + ".samples.json.gz")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if len(packed) <= MAX_SAMPLE_BYTES:
-        beside.write_bytes(packed)
-        result["samples"] = beside.name
-    else:
-        result["samples"] = f"left out: {len(packed)} bytes compressed"
+    result["samples"] = write_samples(path, samples)
     result["name"] = path.stem
     write_result(path, result)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mtrec_edge_runtime.errors import BundleError, InputError
 from mtrec_edge_runtime.history import Event, HistoryEntry
@@ -59,6 +60,13 @@ def check_golden(path: str | Path) -> list[str]:
         if isinstance(error, InputError):
             raise BundleError(f"{folder}/golden.json does not fit this bundle: {error}") from error
         raise BundleError(f"{folder}/golden.json is not as docs/bundle-format.md says: {error!r}") from error
+
+
+def fast_cosine(folder: Path, texts: Sequence[str], golden: NDArray[Any]) -> float:
+    """Return the mean cosine of profile `fast`'s vectors of `texts`, on this machine, with `golden` (texts, D)."""
+    vectors = Recommender(folder, verify=False).encode(texts)
+    norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(golden, axis=1)
+    return float(np.mean(np.sum(vectors * golden, axis=1) / np.maximum(norms, 1e-12)))
 
 
 def _text_row(exact: Recommender, text: str) -> dict[str, Any]:
@@ -113,11 +121,8 @@ def _check_fast(exact: Recommender, folder: Path, table: Mapping[str, Any]) -> l
     """Compare profile `fast`, when there is one, with the golden vectors by mean cosine."""
     if not table["texts"] or "fast_cosine" not in table or "fast" not in exact.manifest.profiles:
         return []
-    fast = Recommender(folder, verify=False)
-    vectors = fast.encode([row["text"] for row in table["texts"]])
-    golden = np.array([row["vector"] for row in table["texts"]])
-    norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(golden, axis=1)
-    cosine = float(np.mean(np.sum(vectors * golden, axis=1) / np.maximum(norms, 1e-12)))
+    texts, golden = zip(*((row["text"], row["vector"]) for row in table["texts"]), strict=True)
+    cosine = fast_cosine(folder, texts, np.array(golden))
     if cosine >= table["fast_cosine"]:
         return []
     return [f"profile fast: mean cosine {cosine:.4f} with the golden vectors, at least {table['fast_cosine']} asked"]

@@ -4,6 +4,7 @@ A published figure is read from such a file. The schema is the TypedDicts below;
 breaks it, naming the field. Knows nothing of how a figure was measured.
 """
 
+import gzip
 import json
 import math
 import shlex
@@ -15,6 +16,8 @@ from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.machine import Machine, current_commit, describe_machine, utc_now
 
 STAGES = ("teacher", "student", "pruned", "onnx_fp32", "int8_fast", "int8_exact")
+
+MAX_SAMPLE_BYTES = 1_000_000  # of a file of raw values, compressed
 
 
 class DatasetInfo(TypedDict):
@@ -83,6 +86,20 @@ def write_result(path: Path, result: Result) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     part.replace(path)
+
+
+def write_samples(path: Path, samples: object) -> str:
+    """Write the raw values behind the result file `path` beside it, and return what its field `samples` says.
+
+    That is the file's name, or that it was left out because it is larger than a repository should hold.
+    """
+    packed = gzip.compress(json.dumps(samples, allow_nan=False).encode(), mtime=0)
+    if len(packed) > MAX_SAMPLE_BYTES:
+        return f"left out: {len(packed)} bytes compressed"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.stem + ".samples.json.gz")
+    beside.write_bytes(packed)
+    return beside.name
 
 
 def read_result(path: Path) -> Result:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mtrec_edge_runtime import Event, NewItem, Ranked, Recommender, Tagged
-from mtrec_edge_runtime.encoder import BATCH_TEXTS, BATCH_TOKENS
+from mtrec_edge_runtime.encoder import BATCH_TEXTS, BATCH_TOKENS, run_batches
 
 pytestmark = pytest.mark.device
 
@@ -175,14 +175,15 @@ def test_profiles_agree_on_the_same_weights(tiny, exact: Recommender) -> None:
     np.testing.assert_allclose(Recommender(tiny).encode(TEXTS), exact.encode(TEXTS), atol=0.02)
 
 
-def test_runs_are_bounded_and_cover_every_text_once(rec: Recommender) -> None:
+@pytest.mark.parametrize("padded", [False, True])
+def test_runs_are_bounded_and_cover_every_text_once(padded: bool) -> None:
     lengths = list(np.random.default_rng(0).integers(2, 512, 300))
-    batches = list(rec.encoder._batches(lengths))
+    batches = list(run_batches(lengths, padded=padded))
     assert sorted(at for batch in batches for at in batch) == list(range(300))
     for batch in batches:
         longest = max(lengths[at] for at in batch)
         assert len(batch) <= BATCH_TEXTS and len(batch) * longest <= BATCH_TOKENS
-        assert rec.encoder.padded or len({lengths[at] for at in batch}) == 1
+        assert padded or len({lengths[at] for at in batch}) == 1
 
 
 def test_more_candidates_than_one_run_takes(rec: Recommender) -> None:
