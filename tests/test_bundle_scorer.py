@@ -101,6 +101,7 @@ def test_the_table_holds_every_task_and_baseline():
     assert {"bundle", "popularity", "tf-idf", "item-knn", "bias"} <= table["systems"].keys()
     assert table["against"]["movies.like"]["popularity"]["users"] == 1
     assert table["per_user"]["bundle"]["movies.like"]["ndcg@10"] == [1.0]
+    assert table["by_history"]["movies.like"]["bundle"] == {"1-3": 1.0}
     assert json.loads(json.dumps(table, allow_nan=False)) == table
     assert any(line.startswith("movies.like: popularity") for line in lines)
     text = format_table(table)

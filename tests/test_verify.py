@@ -12,7 +12,6 @@ from mtrec_edge_compress.graphs import Graphs
 from mtrec_edge_compress.quantize import quantize
 from mtrec_edge_compress.recipe import Verify
 from mtrec_edge_compress.verify import retentions, verify
-from mtrec_edge_runtime.errors import StageError
 
 EASY = Verify(top10_overlap=0.0, kendall_tau=-1.0)  # random models hardly tell candidates apart
 
@@ -114,7 +113,6 @@ def test_sound_graphs_are_certified_with_every_figure(folder, pool):
         figures = verdict.measured[profile]["movies.like"]
         assert figures["candidates"] == 20 and figures["users"] == 6
         assert figures["kendall_tau"] > 0.8
-    verdict.require()
 
 
 def test_another_model_is_refused_with_the_figure_and_the_limit(folder, pool):
@@ -122,8 +120,6 @@ def test_another_model_is_refused_with_the_figure_and_the_limit(folder, pool):
     assert not verdict.certified
     assert verdict.reasons[0].startswith("torch and FP32 ONNX differ by ")
     assert "(limit 0.0001); the next step" in verdict.reasons[0]
-    with pytest.raises(StageError, match=r"not certified\n\* torch and FP32"):
-        verdict.require()
 
 
 def test_rankings_below_their_limit_name_task_figure_limit_and_next_step(folder, pool):
@@ -149,6 +145,7 @@ def test_a_student_that_forgets_a_task_is_refused(folder):
     verdict = check(folder, [], evaluations={"teacher": teacher, "pruned": student})
     (reason,) = verdict.reasons
     assert reason.startswith("movies.rating: the student keeps 75.0% of the teacher's rmse (limit 95.0%)")
+    assert verdict.measured["without_retention"] == ["products.tags"]
 
 
 def test_what_was_not_measured_or_not_learnt_is_not_judged():

@@ -63,7 +63,7 @@ def write_bundle(
     Raises:
         StageError: `out` holds something that is not a bundle, or the new bundle does not answer as it should.
     """
-    _refuse_foreign(out)
+    refuse_foreign(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
         staged = Path(place) / "new"
@@ -81,7 +81,7 @@ def write_bundle(
     return manifest
 
 
-def _refuse_foreign(out: Path) -> None:
+def refuse_foreign(out: Path) -> None:
     """Refuse to replace anything but a bundle or an empty folder."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return

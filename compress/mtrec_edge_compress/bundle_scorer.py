@@ -14,7 +14,7 @@ from mtrec_edge_compress.data.arrays import Arrays, History, IntArray
 from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.evaluate import Evaluation, evaluate
 from mtrec_edge_compress.judgement import Scores
-from mtrec_edge_compress.systems_table import against, format_table
+from mtrec_edge_compress.systems_table import against, format_table, slices
 from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.history import Event
 from mtrec_edge_runtime.manifest import Profile
@@ -119,7 +119,6 @@ def evaluate_bundle(
     *,
     profile: Profile = "fast",
     users_per_domain: int | None = None,
-    with_baselines: bool = True,
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -127,16 +126,16 @@ def evaluate_bundle(
 
     `systems`: system -> task -> metric -> value; `counts` and `chance` by task; `settings`: what validation chose for
     each baseline; `against`: task -> baseline -> paired bootstrap of the bundle's per-user values less the baseline's,
-    with Holm's p over the task's baselines; `per_user`: system -> task -> metric -> a value a user or row judged,
-    None where it has none. `progress` is told a line at a time. Raise InputError for a foreign bundle.
+    with Holm's p over the task's baselines; `by_history`: see `slices`; `per_user`: system -> task -> metric -> a value
+    for each user or row judged, None where there is none. `progress` is told a line at a time. Raise InputError for a
+    foreign bundle.
     """
     scorer = BundleScorer(path, arrays, profile=profile)
     progress(f"bundle {Path(path).name}, profile {profile}: {len(scorer.tasks)} tasks")
     judged = evaluate(scorer, arrays, tasks=scorer.tasks, users_per_domain=users_per_domain, seed=seed)
     evaluations: dict[str, list[Evaluation]] = {BUNDLE: [judged]}
     settings: dict[str, dict[str, str]] = {}
-    domains = dict.fromkeys(arrays.task(name).domain for name in scorer.tasks) if with_baselines else ()
-    for domain in domains:
+    for domain in dict.fromkeys(arrays.task(name).domain for name in scorer.tasks):
         for name, system in fit_baselines(arrays, domain=domain, seed=seed, progress=progress).items():
             own = [task for task in system.tasks if task in scorer.tasks]
             part = evaluate(system, arrays, tasks=own, users_per_domain=users_per_domain, seed=seed, calibrated=False)
@@ -157,6 +156,7 @@ def evaluate_bundle(
         "counts": judged.counts,
         "chance": judged.chance,
         "settings": settings,
+        "by_history": slices(tasks, evaluations),
         "per_user": {name: _per_user(parts) for name, parts in evaluations.items()},
         "against": {task.name: against(task, evaluations, ours=BUNDLE) for task in tasks},
     }

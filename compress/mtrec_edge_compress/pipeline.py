@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from tqdm import tqdm
 
+from mtrec_edge_compress.bundle import refuse_foreign
 from mtrec_edge_compress.data.arrays import Arrays, build_arrays
 from mtrec_edge_compress.data.schema import Dataset
 from mtrec_edge_compress.job import Job
@@ -36,6 +38,7 @@ from mtrec_edge_compress.stages import (
 )
 from mtrec_edge_compress.teacher import small_random_bert
 from mtrec_edge_compress.training import Device, open_device
+from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.results import write_result
 
 Run = Callable[[Job, Path], Made]  # job, own folder -> rows of the ledger, facts
@@ -50,6 +53,9 @@ STAGES: tuple[tuple[str, Run, tuple[str, ...]], ...] = (  # name, function, sett
     ("bundle", bundle_up, ("name", "bundle")),
 )
 IN_EVERY_PROCESS = ("teacher", "distill", "prune")  # these train; the others need one process
+
+
+PATIENCE = timedelta(hours=2)  # of the processes that wait while the main one measures
 
 
 @dataclass(frozen=True)
@@ -117,17 +123,23 @@ def run_stages(
     progress: bool = True,
 ) -> Result:
     """Run every stage that is not already done with the same settings."""
-    PartialState(cpu=open_device(device).type == "cpu")
+    refuse_foreign(out)
+    if not any(task.source == "events" for task in arrays.tasks):
+        raise StageError("the dataset has no regression or binary task, so there is nothing to rank; add one")
+    alone = PartialState(cpu=open_device(device).type == "cpu", timeout=PATIENCE).is_main_process
     work = work or out.with_name(out.name + ".work")
     named = encoder or recipe.teacher.encoder
-    source = named or small_random_bert(recipe, arrays, work / "encoder")
+    if not named and alone:
+        small_random_bert(recipe, arrays, work / "encoder")
+    PartialState().wait_for_everyone()
+    source = named or str(work / "encoder")
     job = Job(recipe, arrays, source, teacher, work, out, device, progress)
     settings: dict[str, Any] = {
-        "data": [arrays.dataset.name, arrays.dataset.split_hash],
+        "data": arrays.dataset.content_hash(),
         "encoder": str(Path(named).resolve()) if named and Path(named).is_dir() else named,
         "teacher": str(teacher and teacher.resolve()),
     }
-    if PartialState().is_main_process and not (out / "manifest.json").is_file():
+    if alone and not (out / "manifest.json").is_file():
         (work / "bundle/stage.json").unlink(missing_ok=True)  # the bundle was written elsewhere, or removed
     for name, stage, own in STAGES:
         settings |= {f"{key}_settings": asdict(recipe)[key] for key in own}
@@ -135,7 +147,7 @@ def run_stages(
         job.records[name] = _run_stage(job, name, stage, fingerprint)
     ledger, verdict = ledger_so_far(job), read_verdict(job)
     result = ledger.as_result(arrays, command=["mtrec-edge", *sys.argv[1:]], seed=recipe.seed)
-    if PartialState().is_main_process:
+    if alone:
         write_result(work / "ledger.json", result)
     return Result(ledger.table(arrays.tasks), dict(result), work / "ledger.json", verdict.certified, verdict.reasons)
 

@@ -26,6 +26,8 @@ class Model:
         _within("model.vector_size", self.vector_size, 8, 1024)
         _within("model.max_tokens", self.max_tokens, 8, 512)
         _within("model.max_history", self.max_history, 1, 500)
+        _within("model.user_heads", self.user_heads, 1, 64)
+        _within("model.task_hidden", self.task_hidden, 1, 1024)
         _within("model.dropout", self.dropout, 0.0, 0.9)
 
 
@@ -76,6 +78,14 @@ class Teacher:
     hidden_size: int = 128  # of the random BERT
     vocabulary: int = 4000  # of the random BERT
     training: Training = field(default_factory=Training)
+
+    def __post_init__(self) -> None:
+        """Refuse a random BERT that cannot be built."""
+        _within("teacher.layers", self.layers, 1, 48)
+        _within("teacher.hidden_size", self.hidden_size, 32, 4096)
+        _within("teacher.vocabulary", self.vocabulary, 50, 1_000_000)
+        if self.hidden_size % 32:
+            raise RecipeError(f"teacher.hidden_size = {self.hidden_size}: write a multiple of 32, the size of a head")
 
 
 @dataclass(frozen=True)
@@ -147,6 +157,10 @@ class Verify:
     kendall_tau: float = 0.95  # likewise, over the whole pool
     pool: int = 500  # candidates ranked
 
+    def __post_init__(self) -> None:
+        """Refuse limits that judge nothing."""
+        _within("verify.pool", self.pool, 10, 1_000_000)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -199,7 +213,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(
             f"there is no recipe {path}; the next step: give the path of a .toml, e.g. recipes/quickstart.toml"
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not TOML: {error}") from error
     for override in overrides:
         _override(tree, override)

@@ -10,7 +10,7 @@ import numpy as np
 
 from mtrec_edge_compress.bootstrap import holm, paired_bootstrap
 from mtrec_edge_compress.data.schema import TaskSpec
-from mtrec_edge_compress.evaluate import Evaluation
+from mtrec_edge_compress.evaluate import Evaluation, by_history
 
 PER_USER = {"rmse": "mse", "mae": "mse", "auc": "user_auc", "gauc": "user_auc", "macro_f1": "correct"}  # what is paired
 
@@ -41,6 +41,20 @@ def against(
         name: {"metric": metric, "mean": d.mean, "low": d.low, "high": d.high, "p": p, "users": d.users}
         for (name, d), p in zip(differences.items(), adjusted, strict=True)
     }
+
+
+def slices(
+    tasks: Sequence[TaskSpec], evaluations: Mapping[str, Sequence[Evaluation]]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return task -> system -> length of the history -> mean of the headline's per-user values."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for task in tasks:
+        metric = PER_USER.get(task.headline, task.headline)
+        for name, parts in evaluations.items():
+            for part in parts:
+                if task.source == "events" and metric in part.per_user.get(task.name, {}):
+                    found.setdefault(task.name, {})[name] = by_history(part, task, metric)
+    return found
 
 
 def format_table(table: dict[str, Any], *, digits: int = 4) -> str:

@@ -17,7 +17,6 @@ from mtrec_edge_compress.ledger import Stage
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.parity import torch_parity
 from mtrec_edge_compress.recipe import Verify
-from mtrec_edge_runtime.errors import StageError
 
 Int8 = Literal["fast", "exact"]
 
@@ -33,11 +32,6 @@ class Verdict:
     certified: bool
     reasons: tuple[str, ...]
     measured: dict[str, Any]  # torch_fp32: figure; retention: task -> share; fast, exact: task -> figures
-
-    def require(self) -> None:
-        """Raise StageError with every reason unless certified."""
-        if not self.certified:
-            raise StageError("verify: not certified\n" + "\n".join(f"* {reason}" for reason in self.reasons))
 
 
 def verify(
@@ -67,7 +61,8 @@ def verify(
     difference = torch_parity(model, reference, vocabulary=vocabulary, max_tokens=max_tokens)
     kept = retentions(model.tasks, evaluations, "teacher", "pruned")
     reasons = _parity_reasons(difference, limits) + _retention_reasons(model.tasks, kept, limits)
-    measured: dict[str, Any] = {"torch_fp32": difference, "retention": kept}
+    without = [task.name for task in model.tasks if task.name not in kept]  # not measured, or nothing to keep
+    measured: dict[str, Any] = {"torch_fp32": difference, "retention": kept, "without_retention": without}
     for profile, stage in INT8_STAGES.items():
         figures: dict[str, dict[str, float]] = {task.name: {} for task in model.tasks}
         quantized = Graphs(int8, profile)

@@ -46,14 +46,8 @@ def prepare(
     """
     say = progress or (lambda line: None)
     adapters = [_adapter(name) for name, _ in sources]
-    samples = {_adapter(name): count for name, count in (sample_users or {}).items()}
-    if strangers := sorted(set(samples) - set(adapters)):
-        found = ", ".join(adapters) or "none"
-        raise DataError(f"users of {strangers[0]} are to be sampled, but no source has that adapter (found {found})")
-    key_file = key_file or out.resolve().with_name(f"{out.resolve().name}.key")
-    if key_file.resolve().is_relative_to(out.resolve()):
-        raise DataError(f"key file {key_file} lies in the dataset {out}: keep it elsewhere, or pseudonyms hide nothing")
-    key = load_key(key_file)
+    samples = _samples(sample_users or {}, adapters)
+    key = load_key(_key_place(key_file, out))
     parts, reports = [], []
     for adapter, (_, source) in zip(adapters, sources, strict=True):
         say(f"{adapter}: reading, cleaning and scrubbing {source.name}")
@@ -136,6 +130,22 @@ def _refuse_emptied(raw: Dataset, cleaned: Cleaned, source: Path) -> None:
         if read and not kept[table]:
             reasons = ", ".join(f"{count:,} {why}" for why, count in cleaned.dropped.items() if why.startswith(table))
             raise DataError(f"{source}: none of {read:,} {table} is usable ({reasons}): are the right columns named?")
+
+
+def _samples(asked: Mapping[str, int], adapters: Sequence[Adapter]) -> dict[Adapter, int]:
+    samples = {_adapter(name): count for name, count in asked.items()}
+    if strangers := sorted(set(samples) - set(adapters)):
+        found = ", ".join(adapters) or "none"
+        raise DataError(f"users of {strangers[0]} are to be sampled, but no source has that adapter (found {found})")
+    return samples
+
+
+def _key_place(key_file: Path | None, out: Path) -> Path:
+    """Return where the key lies, `OUT.key` when nothing was said; refuse a place inside the dataset."""
+    place = key_file or out.resolve().with_name(f"{out.resolve().name}.key")
+    if place.resolve().is_relative_to(out.resolve()):
+        raise DataError(f"key file {place} lies in the dataset {out}: keep it elsewhere, or pseudonyms hide nothing")
+    return place
 
 
 def _adapter(name: str) -> Adapter:

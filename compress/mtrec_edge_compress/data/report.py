@@ -74,7 +74,7 @@ class Report:
             f"max {lengths['max']:.0f}"
             for name, lengths in self.lengths.items()
         ]
-        lines += ["", *(f"note: {note}" for note in self.notes), f"licence: {self.licence}"]
+        lines += ["", *(f"note: {note}" for note in self.notes), f"licence: {self.licence or 'not stated'}"]
         return "\n".join(lines) + "\n"
 
 

@@ -4,6 +4,7 @@ A dataset is a folder with `items.parquet`, `events.parquet`, `texts.parquet` an
 Knows nothing of models.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -162,6 +163,13 @@ class Dataset:
     licence: str = ""  # as the sources state it
     seed: int = 0
     notes: tuple[str, ...] = field(default=())  # what a reader of results must know, e.g. "random split: no timestamps"
+
+    def content_hash(self) -> str:
+        """Return the SHA-256 of the tables and tasks: two datasets that train alike have one hash."""
+        digest = hashlib.sha256(repr(self.tasks).encode())
+        for table in (self.items, self.events, self.texts):
+            digest.update(table.write_ndjson().encode())
+        return digest.hexdigest()
 
     @classmethod
     def read(cls, folder: Path) -> "Dataset":
