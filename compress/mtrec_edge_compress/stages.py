@@ -172,7 +172,8 @@ def verify_graphs(job: Job, folder: Path) -> Made:
     )
     (folder / "verdict.json").write_text(json.dumps(asdict(verdict), indent=1))
     (folder / "latency.json").write_text(json.dumps(measure_latencies(job.work, settings.max_tokens)))
-    return [], {}
+    not_judged = verdict.measured["without_retention"]
+    return [], {"teacher_no_better_than_chance": ", ".join(not_judged)} if not_judged else {}
 
 
 def read_verdict(job: Job) -> Verdict:

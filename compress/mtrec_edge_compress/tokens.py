@@ -110,9 +110,15 @@ def tokenize(arrays: Arrays, tokenizer: Tokenizer, max_tokens: int) -> Tokens:
 
 
 def vocabulary_of(encoder: str) -> list[str]:
-    """Return an encoder's WordPiece vocabulary, id order, read from its `vocab.txt` or tokenizer."""
-    local = Path(encoder) / "vocab.txt"
-    if local.is_file():
-        return local.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    tokenizer = AutoTokenizer.from_pretrained(encoder, use_fast=True)
-    return [token for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])]
+    """Return an encoder's WordPiece vocabulary, id order.
+
+    Raises:
+        StageError: the encoder has another kind of tokenizer, which the device cannot run.
+    """
+    tokenizer = open_tokenizer(encoder)
+    if not isinstance(tokenizer, WordPiece):
+        raise StageError(
+            f"{encoder!r} has no uncased WordPiece vocabulary, the one kind the device reads; the next step: give the "
+            "student an uncased BERT of its own with --set student.encoder=PATH"
+        )
+    return list(tokenizer.vocab)
