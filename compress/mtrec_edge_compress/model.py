@@ -104,13 +104,14 @@ class HistoryMatch(nn.Module):
         """Return (batch, items, 2 * sharpnesses)."""
         cosine = torch.matmul(candidates, history.transpose(1, 2))  # (batch, items, events)
         bias = self.age_bias[age] + (mask.unsqueeze(-1).to(cosine.dtype) - 1.0) * 1e4
+        known = mask.amax(1).to(cosine.dtype)[:, None, None]  # 0 for a history that is all padding
         nearest, values = [], []
         for number in range(len(SHARPNESS)):  # apart, so that every reduction runs over the last axis
             logits = cosine * self.sharpness[number] + bias[:, :, number].unsqueeze(1)
             peak = logits.detach().amax(-1, keepdim=True)
             weights = torch.exp(logits - peak)  # log-sum-exp by hand: ONNX Runtime's own takes four times as long
             total = weights.sum(-1, keepdim=True)
-            nearest.append((peak + torch.log(total)) / self.sharpness[number])
+            nearest.append((peak + torch.log(total)) / self.sharpness[number] * known)
             values.append(torch.matmul(weights, value.unsqueeze(-1)) / total)
         return torch.cat([*nearest, *values], dim=-1)
 

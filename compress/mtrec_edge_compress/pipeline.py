@@ -165,7 +165,7 @@ def _run_stage(job: Job, name: str, stage: Run, fingerprint: str) -> StageRecord
         if job.progress:
             tqdm.write(f"stage {name}", file=sys.stderr)
     PartialState().wait_for_everyone()
-    began = time.monotonic()
+    began = time.monotonic() - _seconds_before_a_kill(folder)
     if name in IN_EVERY_PROCESS or alone:
         rows, facts = stage(job, folder)
         if alone:
@@ -175,6 +175,11 @@ def _run_stage(job: Job, name: str, stage: Run, fingerprint: str) -> StageRecord
     made = read_record(folder / "stage.json")
     assert made is not None
     return made
+
+
+def _seconds_before_a_kill(folder: Path) -> float:
+    """Return how long the stage's trainings, finished or saved, had already taken when this run began."""
+    return sum(float(json.loads(stored.read_text())["seconds"]) for stored in folder.rglob("progress.json"))
 
 
 def _make_folder(folder: Path, fingerprint: str) -> None:

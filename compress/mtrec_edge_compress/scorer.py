@@ -16,6 +16,9 @@ RankInputs = dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]  # the i
 RankFunction = Callable[[RankInputs], dict[str, FloatArray]]
 
 
+NOTHING = np.zeros(1, np.int64)
+
+
 @dataclass(frozen=True)
 class VectorScorer:
     """Scores pairs by item vectors and a ranker; reads text tasks from what was encoded."""
@@ -31,12 +34,15 @@ class VectorScorer:
         vectors = self.encoded.vectors if self.catalogue is None else self.catalogue
         items, behaviours = history.items[: self.max_history], history.behaviours[: self.max_history]
         value = self.arrays.normalised(behaviours, history.values[: self.max_history])
+        mask = np.ones(len(items), np.int64)
+        if not len(items):  # a user of whom nothing is known: one event that is padding
+            items, behaviours, value, mask = NOTHING, NOTHING, np.zeros(1, np.float32), NOTHING
         return {
             "history": vectors[items][None],
             "behaviour": behaviours[None],
             "value": value[None],
             "age": np.arange(len(items))[None],
-            "history_mask": np.ones((1, len(items)), np.int64),
+            "history_mask": mask[None],
             "candidates": vectors[rows][None],
             "priors": self.arrays.priors[rows][None],
         }
