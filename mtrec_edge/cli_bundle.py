@@ -84,6 +84,12 @@ def verify(bundle: Path, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="Another ONNX encoder, measured interleaved with each bundle, e.g. the teacher's; may repeat.",
 )
+@click.option(
+    "--tokens",
+    multiple=True,
+    type=click.IntRange(3, 512),
+    help="Measure texts of this length only; may repeat; default: the protocol's 8, 16, 32, 64 and 128.",
+)
 @click.option("--quick", is_flag=True, help="A few samples a cell, to see that it works; publish no such figure.")
 @click.option(
     "--json",
@@ -94,7 +100,12 @@ def verify(bundle: Path, as_json: bool) -> None:
 )
 @quiet_option
 def bench(
-    bundles: tuple[Path, ...], against: tuple[Path, ...], quick: bool, json_file: Path | None, quiet: bool
+    bundles: tuple[Path, ...],
+    against: tuple[Path, ...],
+    tokens: tuple[int, ...],
+    quick: bool,
+    json_file: Path | None,
+    quiet: bool,
 ) -> None:
     """Measure latency, cold start and memory on this device, each cell in a fresh process.
 
@@ -104,14 +115,17 @@ def bench(
     Example:
       mtrec-edge bench work/quickstart/bundle --quick
     """
+    from dataclasses import replace
+
     from mtrec_edge_runtime.bench import bench as run_bench
     from mtrec_edge_runtime.bench import write_bench
     from mtrec_edge_runtime.bench_plan import QUICK, Protocol
 
+    protocol = QUICK if quick else Protocol()
     result = run_bench(
         bundles,
         against=against,
-        protocol=QUICK if quick else Protocol(),
+        protocol=replace(protocol, tokens=tokens or protocol.tokens),
         command=("mtrec-edge", *sys.argv[1:]),
         tell=lambda line: None if quiet else click.echo(line, err=True),
     )

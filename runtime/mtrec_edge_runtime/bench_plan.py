@@ -12,7 +12,7 @@ from mtrec_edge_runtime.timing import Sampling
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is measured, and for how long. The defaults are the protocol; a published figure uses no other."""
+    """What is measured, and for how long. Of the defaults a published figure may narrow the lengths, nothing else."""
 
     tokens: tuple[int, ...] = (8, 16, 32, 64, 128)  # those the bundle's max_tokens allows
     batches: tuple[int, ...] = (1, 8)
