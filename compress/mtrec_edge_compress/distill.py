@@ -20,7 +20,7 @@ from mtrec_edge_compress.compact import compact_from_bert
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.encoding import Encoded
-from mtrec_edge_compress.learner import Learner
+from mtrec_edge_compress.learner import Learner, rank_pairs
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.teacher import load_backbone, task_weights
@@ -138,24 +138,12 @@ class StudentLearner(Learner):
         """Return the pairwise losses, part gold and part the teacher's scores of every candidate."""
         gold = super().pair_losses(pairs, scores)
         with torch.no_grad():
-            teacher = self._teacher_scores(pairs)
+            teacher = rank_pairs(self.soft.teacher, pairs, self.soft.vectors[pairs.rows])
         return {
             name: (1 - self.share) * loss
             + self.share * self._soft_pair_loss(self._task(name), pairs, scores[name], teacher[name])
             for name, loss in gold.items()
         }
-
-    def _teacher_scores(self, pairs: PairBatch) -> dict[str, Tensor]:
-        vectors = self.soft.vectors[pairs.rows]
-        return self.soft.teacher.rank(
-            vectors[pairs.history],
-            pairs.behaviour,
-            pairs.value,
-            pairs.age,
-            pairs.history_mask,
-            vectors[pairs.candidates],
-            pairs.priors,
-        )
 
     def _soft_pair_loss(self, task: TaskSpec, pairs: PairBatch, score: Tensor, teacher: Tensor) -> Tensor:
         """Match the teacher on targets and negatives: values by squared error, orders by listwise KL."""

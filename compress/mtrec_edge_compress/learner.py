@@ -165,17 +165,7 @@ class Learner(nn.Module):
 
     def pair_scores(self, pairs: PairBatch, vectors: Tensor) -> dict[str, Tensor]:
         """Return the domain's scores (users, targets + negatives)."""
-        with torch.autocast(vectors.device.type, enabled=False):
-            scores = self.model.rank(
-                vectors[pairs.history],
-                pairs.behaviour,
-                pairs.value,
-                pairs.age,
-                pairs.history_mask,
-                vectors[pairs.candidates],
-                pairs.priors,
-            )
-        return {name: score for name, score in scores.items() if name in pairs.labels}
+        return rank_pairs(self.model, pairs, vectors)
 
     def pair_losses(self, pairs: PairBatch, scores: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the pairwise tasks' losses against their labels."""
@@ -204,6 +194,21 @@ class Learner(nn.Module):
 
     def _task(self, name: str) -> TaskSpec:
         return next(task for task in self.model.tasks if task.name == name)
+
+
+def rank_pairs(model: MultiTaskModel, pairs: PairBatch, vectors: Tensor) -> dict[str, Tensor]:
+    """Return a model's scores of the batch's domain (users, targets + negatives), in FP32; `vectors` (distinct, D)."""
+    with torch.autocast(vectors.device.type, enabled=False):
+        scores = model.rank(
+            vectors[pairs.history],
+            pairs.behaviour,
+            pairs.value,
+            pairs.age,
+            pairs.history_mask,
+            vectors[pairs.candidates],
+            pairs.priors,
+        )
+    return {name: score for name, score in scores.items() if name in pairs.labels}
 
 
 def centre_outputs(learner: Learner) -> None:
