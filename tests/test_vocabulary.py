@@ -7,8 +7,9 @@ from tiny_data import items, tiny_dataset
 from tiny_training import tiny_arrays, world_arrays
 
 from mtrec_edge_compress.data.arrays import Arrays, build_arrays
+from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import tokenize
-from mtrec_edge_compress.vocabulary import SPECIAL, training_rows, trim_vocabulary, word_vocabulary
+from mtrec_edge_compress.vocabulary import SPECIAL, trim_vocabulary, word_vocabulary
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.tokenizer import WordPiece
 
@@ -73,7 +74,7 @@ def test_cold_items_and_held_out_texts_do_not_shape_the_vocabulary() -> None:
     assert "cat" in tokens and "mat" not in tokens
     arrays = tiny_arrays()
     items_and_first_query = len(arrays.item_ids) + 1  # the second query is a test text
-    assert training_rows(arrays) == list(range(items_and_first_query))
+    assert TextLabels(arrays).pool(every_text=True).tolist() == list(range(items_and_first_query))
 
 
 def test_a_vocabulary_without_specials_is_refused() -> None:

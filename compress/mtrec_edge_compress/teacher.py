@@ -13,6 +13,7 @@ from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.learner import Learner, centre_outputs
 from mtrec_edge_compress.model import ModelShape, MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import Tokens
 from mtrec_edge_compress.training import Device, Validate, fit
 from mtrec_edge_compress.vocabulary import word_vocabulary
@@ -21,8 +22,13 @@ from mtrec_edge_runtime.errors import RecipeError, StageError
 
 
 def small_random_bert(recipe: Recipe, arrays: Arrays, folder: Path) -> str:
-    """Write an untrained small BERT over the dataset's own words, as a `transformers` folder; return its path."""
-    vocabulary = word_vocabulary([*arrays.item_texts, *arrays.texts], recipe.teacher.vocabulary)
+    """Write an untrained small BERT as a `transformers` folder and return its path.
+
+    Its words are those of the texts that training may read: strict cold items and held-out texts shape nothing.
+    """
+    texts = [*arrays.item_texts, *arrays.texts]
+    readable = [texts[row] for row in TextLabels(arrays).pool(every_text=True)]
+    vocabulary = word_vocabulary(readable, recipe.teacher.vocabulary)
     folder.mkdir(parents=True, exist_ok=True)
     words = folder / "vocab.txt"
     words.write_text("\n".join(vocabulary) + "\n", encoding="utf-8")

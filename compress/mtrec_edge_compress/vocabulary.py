@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mtrec_edge_compress.data.arrays import Arrays
-from mtrec_edge_compress.data.schema import Fold
+from mtrec_edge_compress.data.arrays import Arrays, IntArray
+from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import Tokens, tokenize
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.tokenizer import WordPiece, split_words
@@ -22,13 +22,6 @@ class Trimmed:
     unknown_rate: float  # share of [UNK] among the training texts' tokens
     teacher_unknown_rate: float  # the same with the whole vocabulary
     growth: float  # tokens of the training texts, trimmed over whole
-
-
-def training_rows(arrays: Arrays) -> list[int]:
-    """Return the corpus rows whose texts may shape a student: no strict cold item, no text of another fold."""
-    items = len(arrays.item_ids)
-    rows = [row for row in range(items) if not arrays.cold[row]]
-    return rows + [items + row for row, fold in enumerate(arrays.text_fold) if fold == Fold.TRAIN]
 
 
 def trim_vocabulary(
@@ -52,7 +45,7 @@ def trim_vocabulary(
             f"the teacher's vocabulary has no {', '.join(missing)}: it is no WordPiece vocabulary; the next step: give "
             "the student a BERT encoder of its own with --set student.encoder=PATH"
         )
-    rows = training_rows(arrays)
+    rows = TextLabels(arrays).pool(every_text=True)
     whole = tokenize(arrays, WordPiece(vocabulary), max_tokens)
     counts = _counts(whole, rows)
     always = {i for i, token in enumerate(vocabulary) if token in SPECIAL or len(token.removeprefix("##")) == 1}
@@ -70,7 +63,7 @@ def trim_vocabulary(
     )
 
 
-def _counts(tokens: Tokens, rows: Sequence[int]) -> Counter[int]:
+def _counts(tokens: Tokens, rows: IntArray) -> Counter[int]:
     counts: Counter[int] = Counter()
     for row in rows:
         counts.update(tokens.ids[row].tolist())
