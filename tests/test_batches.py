@@ -196,6 +196,19 @@ def test_observed_items_are_no_negatives() -> None:
     assert windows.unobserved(3, rest).all()
 
 
+@pytest.mark.parametrize("fresh", [0, 1, SETTINGS.targets])
+def test_as_large_a_share_of_the_negatives_is_fresh_as_of_the_targets(fresh: int) -> None:
+    settings = replace(SETTINGS, fresh_targets=fresh, texts=1)
+    for batch in world_source(settings).epoch(0):
+        pairs = batch.pairs
+        assert pairs is not None
+        negatives = pairs.rows[pairs.candidates[0, settings.targets :]]
+        drawn = negatives[: round(settings.negatives * fresh / settings.targets)]
+        assert set(drawn.tolist()) <= set(batch.rows.tolist())
+        targets = len(pairs.candidates) * fresh
+        assert len(batch.rows) <= len(drawn) + targets + settings.texts  # and no more than that
+
+
 def test_labels_of_targets_are_their_events() -> None:
     arrays = tiny_arrays()
     for batch in BatchSource(arrays, tokens_for(arrays), SETTINGS, 8, seed=5).epoch(0):

@@ -148,14 +148,24 @@ class BatchSource:
         fresh, pairs = own, None
         if windows:
             negatives = self._windows.negatives(rng, windows[0].domain, self.settings.negatives)
-            chosen = [rng.permutation(w.rows)[: self.settings.fresh_targets] for w in windows]
+            items = self._fresh_items(rng, windows, negatives)
             drop = rng.random((len(windows), self.settings.targets + len(negatives))) < self.settings.prior_dropout
             pairs = self._pairs(windows, negatives, drop)
-            fresh = np.concatenate([fresh, *(self.arrays.event_item[rows] for rows in chosen[self._mine])])
+            fresh = np.concatenate([fresh, items])
         fresh = np.unique(fresh)
         fresh = fresh[np.argsort(self.tokens.lengths[fresh], kind="stable")]
         buckets = tuple(self._bucket(fresh[at : at + BUCKET_TEXTS]) for at in range(0, len(fresh), BUCKET_TEXTS))
         return Batch(buckets, self._class_labels(fresh, own), self._labels.counts(texts), pairs)
+
+    def _fresh_items(self, rng: np.random.Generator, windows: list[Window], negatives: IntArray) -> IntArray:
+        """Return the items encoded with gradients: one share of this process's targets, the same of the negatives.
+
+        A fresh vector differs from a cached one. Were only targets fresh, that difference would tell the label.
+        """
+        fresh = self.settings.fresh_targets
+        targets = [self.arrays.event_item[rng.permutation(window.rows)[:fresh]] for window in windows][self._mine]
+        others = negatives[: round(len(negatives) * fresh / self.settings.targets)]
+        return np.concatenate([others, *targets]) if targets else negatives[:0]
 
     def _class_labels(self, fresh: IntArray, texts: IntArray) -> dict[str, tuple[Tensor, Tensor]]:
         """Return each multiclass task's labels of `texts`, and where these stand among `fresh`."""

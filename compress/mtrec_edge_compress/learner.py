@@ -93,12 +93,10 @@ class Learner(nn.Module):
         return self.weighting(found), found
 
     def text_losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the text tasks' losses and the fresh vectors (texts, D); fills the cache with the fresh states."""
+        """Return the text tasks' losses and the fresh vectors (texts, D)."""
         vectors, token_losses = [], dict[str, list[Tensor]]()
         for bucket in batch.buckets:
             states, pooled = self.model.text(bucket.input_ids, bucket.attention_mask)
-            if self.cache is not None:
-                self.cache[bucket.rows] = pooled.detach().float()
             with torch.autocast(pooled.device.type, enabled=False):
                 vectors.append(self.model.text.vector(pooled.float()))
                 words = states.float()[bucket.word_text, bucket.word_position]

@@ -18,6 +18,8 @@ from mtrec_edge_runtime.tasks import Kind
 PRIORS = 3  # popularity, mean_value, seen
 USER_FACTS = 2  # mean value of the history, its log length
 SHARPNESS = (4.0, 16.0)  # at the start of training
+NEAREST = -len(SHARPNESS) - 1  # where the heads' features hold the sharpest kernel density
+NEIGHBOUR_WEIGHT = 0.5  # of that feature in a ranked task's logit, at the start of training
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,9 @@ class UserEncoder(nn.Module):
 class HistoryMatch(nn.Module):
     """How a candidate relates to the single events of the history: nearest neighbours in the vector space.
 
-    For each of a few sharpnesses t the logits `t cos(candidate, event) + bias(age)` give two features: their soft
-    maximum, log sum exp / t, and the soft mean of the events' values, which is a kernel regression of the user's
-    ratings (Nadaraya & Watson, 1964). Three candidate-wise numbers a sharpness pair, no text, no table.
+    For each of a few sharpnesses t the logits `t (cos(candidate, event) - 1) + bias(age)` give two features: their log
+    sum exp, the log of a kernel density of the history at the candidate, and the soft mean of the events' values, a
+    kernel regression of the user's ratings (Nadaraya & Watson, 1964). No text, no table.
     """
 
     def __init__(self, shape: ModelShape) -> None:
@@ -103,7 +105,7 @@ class HistoryMatch(nn.Module):
     def forward(self, history: Tensor, value: Tensor, age: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
         """Return (batch, items, 2 * sharpnesses)."""
         cosine = torch.matmul(candidates, history.transpose(1, 2))  # (batch, items, events)
-        bias = self.age_bias[age] + (mask.unsqueeze(-1).to(cosine.dtype) - 1.0) * 1e4
+        bias = self.age_bias[age] - self.sharpness + (mask.unsqueeze(-1).to(cosine.dtype) - 1.0) * 1e4
         known = mask.amax(1).to(cosine.dtype)[:, None, None]  # 0 for a history that is all padding
         nearest, values = [], []
         for number in range(len(SHARPNESS)):  # apart, so that every reduction runs over the last axis
@@ -111,7 +113,7 @@ class HistoryMatch(nn.Module):
             peak = logits.detach().amax(-1, keepdim=True)
             weights = torch.exp(logits - peak)  # log-sum-exp by hand: ONNX Runtime's own takes four times as long
             total = weights.sum(-1, keepdim=True)
-            nearest.append((peak + torch.log(total)) / self.sharpness[number] * known)
+            nearest.append((peak + torch.log(total)) * known)
             values.append(torch.matmul(weights, value.unsqueeze(-1)) / total)
         return torch.cat([*nearest, *values], dim=-1)
 
@@ -161,6 +163,8 @@ class MultiTaskModel(nn.Module):
             for number, task in enumerate(self.pair_tasks):
                 if task.kind is Kind.BINARY:
                     self.heads.linear.weight[number, : shape.vector_size] = 1.0 / math.sqrt(shape.vector_size)
+                if task.negatives:  # the catalogue is ranked by it: it starts as the neighbours of the history too
+                    self.heads.linear.weight[number, NEAREST] = NEIGHBOUR_WEIGHT
         count = max(len(self.pair_tasks), 1)
         self.register_buffer("center", torch.zeros(count))  # regression: mean and deviation of the TRAIN labels
         self.register_buffer("scale", torch.ones(count))

@@ -39,7 +39,7 @@ class Training:
     users: int = 64  # windows (a user's history and targets) a step
     targets: int = 8  # events of a window that are scored
     negatives: int = 128  # sampled unobserved items a step, shared by its users
-    fresh_targets: int = 1  # targets of a window whose text is encoded with gradients; the rest come from the cache
+    fresh_targets: int = 1  # targets of a window encoded with gradients, and that share of the negatives; else cached
     texts: int = 32  # labelled texts a step, for the text tasks
     prior_dropout: float = 0.1  # share of candidates shown without their priors, as an unseen item is
     optimizer: Literal["adamw", "sgd"] = "adamw"
