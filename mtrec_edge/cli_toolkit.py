@@ -189,6 +189,7 @@ def compress(
     type=click.Path(path_type=Path),
     help="Also write a result file, e.g. benchmarks/results/own-data-systems.json.",
 )
+@click.option("--html", type=click.Path(path_type=Path), help="Also write a page with pictures, e.g. work/report.html.")
 @profile_option
 @json_option
 @quiet_option
@@ -198,6 +199,7 @@ def evaluate(
     users: int | None,
     seed: int,
     out: Path | None,
+    html: Path | None,
     profile: Literal["fast", "exact"],
     as_json: bool,
     quiet: bool,
@@ -211,6 +213,7 @@ def evaluate(
     from mtrec_edge_compress.bundle_scorer import evaluate_bundle, format_table
     from mtrec_edge_compress.data.arrays import build_arrays
     from mtrec_edge_compress.data.schema import Dataset
+    from mtrec_edge_compress.systems_report import write_report
     from mtrec_edge_compress.systems_result import write_systems
 
     arrays = build_arrays(Dataset.read(data))
@@ -228,6 +231,8 @@ def evaluate(
         click.echo(format_table(table))
     if out is not None:
         write_systems(out, table, arrays, command=["mtrec-edge", *sys.argv[1:]])
+    if html is not None:
+        write_report(html, table)
 
 
 def _sample(text: str) -> tuple[str, int]:

@@ -78,7 +78,7 @@ def value(arrays, system, task, metric):
     return evaluate(system, arrays, tasks=[task], calibrated=False).tasks[task][metric]
 
 
-@pytest.mark.parametrize("name", ["item-knn", "ease", "tf-idf"])
+@pytest.mark.parametrize("name", ["item-knn", "ease", "ease-recent", "ials", "bpr", "text-factors", "tf-idf"])
 def test_the_missing_square_is_ranked_first(arrays, baselines, name):
     assert value(arrays, baselines[name], "board.like", "ndcg@10") == 1.0
 
@@ -89,7 +89,8 @@ def test_popularity_cannot_tell_the_colours_apart(arrays, baselines):
 
 def test_only_text_knows_a_cold_item(arrays, baselines):
     assert value(arrays, baselines["tf-idf"], "board.like", "cold_auc") == 1.0
-    for name in ("popularity", "item-knn", "ease"):
+    assert value(arrays, baselines["text-factors"], "board.like", "cold_auc") == 1.0
+    for name in ("popularity", "item-knn", "ease", "ease-recent"):
         assert value(arrays, baselines[name], "board.like", "cold_auc") == 0.5
 
 
@@ -109,7 +110,8 @@ def test_a_word_gets_its_usual_tag(arrays):
 
 
 def test_a_baseline_names_its_tasks_and_settings(baselines):
-    assert baselines.keys() == {"popularity", "tf-idf", "item-knn", "ease", "bias"}
+    together = {"item-knn", "ease", "ease-recent", "ials", "bpr", "text-factors"}
+    assert baselines.keys() == together | {"popularity", "tf-idf", "bias"}
     assert set(baselines["tf-idf"].tasks) == {"board.like", "board.rating", "board.colour"}
     assert baselines["ease"].tasks == ("board.like",)
     assert baselines["ease"].settings["board.like"].endswith("on 14 of 16 items")
@@ -118,14 +120,32 @@ def test_a_baseline_names_its_tasks_and_settings(baselines):
 def test_a_user_without_history_gets_the_popular_order(arrays, baselines):
     nobody = History(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
     popularity = baselines["popularity"].pair_scores(nobody, "board")["board.like"]
-    for name in ("item-knn", "ease", "tf-idf"):
+    for name in ("item-knn", "ease", "ease-recent", "ials", "bpr", "tf-idf"):
         scores = baselines[name].pair_scores(nobody, "board")["board.like"]
         assert (np.argsort(-scores, kind="stable") == np.argsort(-popularity, kind="stable")).all()
 
 
+def test_a_late_like_counts_more_for_ease_recent(arrays, baselines):
+    def scores(name, *items):  # latest first
+        history = History(np.array(items), np.zeros(len(items), np.int64), np.full(len(items), 5.0, np.float32))
+        return baselines[name].pair_scores(history, "board")["board.like"]
+
+    alone = {item: scores("ease", item) for item in (0, 1)}
+    tie_break = Signals(arrays, LIKE).tie_break
+    expected = tie_break + (0.3 + 1.0) * (alone[0] - tie_break) + (0.3 + 0.5**0.1) * (alone[1] - tie_break)
+    assert scores("ease-recent", 0, 1) == pytest.approx(expected, abs=1e-6)
+    assert scores("ease", 0, 1) == pytest.approx(scores("ease", 1, 0), abs=1e-6)
+
+
+def test_a_repeated_like_has_the_age_of_its_latest():
+    history = History(np.array([3, 5, 3]), np.zeros(3, np.int64), np.full(3, 5.0, np.float32))
+    signals = Signals(board(), LIKE)
+    assert signals.age(history, signals.liked(history)).tolist() == [0, 1]
+
+
 def test_ease_equals_its_closed_form(arrays):
     signals = Signals(arrays, LIKE)
-    kept = ease_items(signals)
+    kept = ease_items(signals.popularity)
     x = signals.positives.toarray()[:, kept].astype(np.float64)
     inverse = np.linalg.inv(x.T @ x + 3.0 * np.eye(len(kept)))
     expected = np.eye(len(kept)) - inverse / np.diag(inverse)

@@ -9,11 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tiny_training import SETTINGS, tiny_arrays, tokens_for, world_arrays
+from tiny_training import COLLABORATE, SETTINGS, tiny_arrays, tokens_for, world_arrays, world_collaboration
 from torch import Tensor
 
-from mtrec_edge_compress.batches import Batch, BatchSource
-from mtrec_edge_compress.data.arrays import Arrays, build_arrays
+from mtrec_edge_compress.batches import Batch, BatchSource, PairBatch
+from mtrec_edge_compress.collaboration import fit_collaboration, without_collaboration
+from mtrec_edge_compress.data.arrays import Arrays, IntArray, build_arrays
 from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.recipe import Training
 from mtrec_edge_compress.tokens import Tokens
@@ -27,7 +28,7 @@ def world_tokens() -> Tokens:
 
 
 def world_source(settings: Training = SETTINGS, **changes: Any) -> BatchSource:
-    return BatchSource(world_arrays(), world_tokens(), settings, 8, seed=5, **changes)
+    return BatchSource(world_arrays(), world_tokens(), world_collaboration(), settings, 8, seed=5, **changes)
 
 
 def content(value: Any) -> Any:
@@ -82,6 +83,8 @@ def test_two_processes_share_one_batch() -> None:
             mine = slice(rank, None, 2)
             assert torch.equal(pairs.rows[pairs.candidates], batch.pairs.rows[batch.pairs.candidates][mine])
             assert torch.equal(pairs.priors, batch.pairs.priors[mine])
+            events = pairs.history.shape[1]  # a share is as wide as its own longest history
+            assert torch.equal(pairs.affinity, batch.pairs.affinity[mine][..., :events])
             assert torch.equal(pairs.allowed, batch.pairs.allowed[mine])
             for name, labels in pairs.labels.items():
                 assert torch.equal(labels.nan_to_num(-1), batch.pairs.labels[name][mine].nan_to_num(-1))
@@ -92,6 +95,7 @@ def test_a_process_may_have_no_share_of_a_batch() -> None:
     batch = next(source.epoch(0))
     assert batch.pairs is not None
     assert batch.pairs.candidates.shape == (0, SETTINGS.targets + SETTINGS.negatives) and not len(batch.rows)
+    assert batch.pairs.affinity.shape == (*batch.pairs.candidates.shape, batch.pairs.history.shape[1])
 
 
 def with_other_held_out(arrays: Arrays) -> Arrays:
@@ -118,7 +122,8 @@ def with_other_held_out(arrays: Arrays) -> Arrays:
 @pytest.mark.parametrize("every_text", [False, True])
 def test_batches_do_not_depend_on_anything_held_out(every_text: bool) -> None:
     arrays = with_other_held_out(world_arrays())
-    honest = BatchSource(arrays, world_tokens(), SETTINGS, 8, seed=5, every_text=every_text)
+    together, _ = fit_collaboration(arrays, COLLABORATE, seed=0)
+    honest = BatchSource(arrays, world_tokens(), together, SETTINGS, 8, seed=5, every_text=every_text)
     assert contents(honest.epoch(0)) == contents(world_source(every_text=every_text).epoch(0))
 
 
@@ -184,7 +189,47 @@ def test_other_candidates_have_the_catalogues_priors() -> None:
 
 def test_prior_dropout_shows_every_candidate_as_unseen() -> None:
     batch = next(world_source(replace(SETTINGS, prior_dropout=1.0)).epoch(0))
-    assert batch.pairs is not None and not batch.pairs.priors.any()
+    assert batch.pairs is not None and not batch.pairs.priors.any() and not batch.pairs.affinity.any()
+
+
+def rows_of(pairs: PairBatch) -> tuple[IntArray, IntArray]:
+    """Return the catalogue rows of histories and candidates, -1 for padding."""
+    absent = pairs.labels[next(iter(pairs.labels))].isnan()  # every event of the world has a label
+    history = pairs.rows[pairs.history].where(pairs.history_mask > 0, -1)
+    candidates = pairs.rows[pairs.candidates]
+    targets = candidates[:, : absent.shape[1]].where(~absent, -1)
+    return history.numpy(), torch.cat([targets, candidates[:, absent.shape[1] :]], 1).numpy()
+
+
+def test_affinity_is_by_the_weights_that_never_saw_the_user() -> None:
+    arrays, together = world_arrays(), world_collaboration()
+    seen, padded = set(), 0
+    for batch, (windows, _) in zip(world_source().epoch(0), world_source()._plan(0), strict=True):
+        assert batch.pairs is not None
+        rows = zip(windows, *rows_of(batch.pairs), batch.pairs.affinity, strict=True)
+        for window, history, candidates, found in rows:
+            assert candidates[: len(window.rows)].tolist() == arrays.event_item[window.rows].tolist()
+            expected = together.of_training(window.user).affinity(history, candidates)
+            assert np.array_equal(found.numpy(), expected)
+            assert not expected[candidates < 0].any() and not expected[:, history < 0].any()
+            padded += int((candidates < 0).any() and (history < 0).any())
+            seen |= {int(together.part[window.user])} if expected.any() else set()
+    assert seen == {0, 1} and padded
+
+
+def test_a_candidate_without_priors_has_no_affinity() -> None:
+    shown, dropped = (next(world_source(replace(SETTINGS, prior_dropout=p)).epoch(0)).pairs for p in (0.0, 0.5))
+    assert shown is not None and dropped is not None
+    missing = (dropped.priors != shown.priors).any(-1)
+    assert 0 < missing.sum() < missing.numel() and shown.affinity[missing].any()
+    assert not dropped.affinity[missing].any()
+    assert torch.equal(dropped.affinity[~missing], shown.affinity[~missing])
+
+
+def test_without_links_no_pair_has_an_affinity() -> None:
+    arrays = tiny_arrays()
+    source = BatchSource(arrays, tokens_for(arrays), without_collaboration(arrays), SETTINGS, 8, seed=5)
+    assert not any(batch.pairs.affinity.any() for batch in source.epoch(0) if batch.pairs is not None)
 
 
 def test_observed_items_are_no_negatives() -> None:
@@ -211,7 +256,7 @@ def test_as_large_a_share_of_the_negatives_is_fresh_as_of_the_targets(fresh: int
 
 def test_labels_of_targets_are_their_events() -> None:
     arrays = tiny_arrays()
-    for batch in BatchSource(arrays, tokens_for(arrays), SETTINGS, 8, seed=5).epoch(0):
+    for batch in BatchSource(arrays, tokens_for(arrays), without_collaboration(arrays), SETTINGS, 8, seed=5).epoch(0):
         if batch.pairs is not None and batch.pairs.domain == "movies":
             rating, like = batch.pairs.labels["movies.rating"], batch.pairs.labels["movies.like"]
             exists = ~rating.isnan()

@@ -19,6 +19,7 @@ from mtrec_edge_runtime.errors import BundleError, StageError
 from mtrec_edge_runtime.golden import check_golden
 from mtrec_edge_runtime.history import Event
 from mtrec_edge_runtime.manifest import read_manifest, write_manifest
+from mtrec_edge_runtime.neighbours import make_neighbours
 from mtrec_edge_runtime.recommender import Recommender
 from mtrec_edge_runtime.tokenizer import WordPiece
 
@@ -57,8 +58,15 @@ def parts(tmp_path_factory):
     tokenizer = WordPiece.load(place / "vocab.txt")
     ids = [np.array(tokenizer.encode(text, max_tokens=MAX_TOKENS), np.int64) for text in arrays.item_texts]
     vectors = Graphs(place, "fp32").encode(ids).vectors
+    start = np.repeat([0, 1, 3], [4, 4, len(ids) - 7])  # m3 -> m5 0.5, m7 -> m5 0.25, m7 -> m9 -0.5
+    neighbours = make_neighbours(start, np.array([5, 5, 9]), np.array([0.5, 0.25, -0.5]))
     return SimpleNamespace(
-        graphs=place / "int8", vocabulary=place / "vocab.txt", arrays=arrays, vectors=vectors, ids=ids
+        graphs=place / "int8",
+        vocabulary=place / "vocab.txt",
+        arrays=arrays,
+        vectors=vectors,
+        neighbours=neighbours,
+        ids=ids,
     )
 
 
@@ -69,6 +77,8 @@ def write(out, parts, *, vectors=None, verdict=Verdict(True, (), {})):  # noqa: 
         vocabulary=parts.vocabulary,
         arrays=parts.arrays,
         vectors=parts.vectors if vectors is None else vectors,
+        neighbours=parts.neighbours,
+        temperatures={"movies.like": 2.0},
         card=CARD,
         verdict=verdict,
     )
@@ -84,7 +94,11 @@ def bundle(tmp_path_factory, parts):
 def test_a_bundle_holds_the_files_of_the_format_and_nothing_else(bundle):
     assert sorted(path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file()) == [
         "catalogue/ids.bin",
-        "catalogue/offsets.npy",
+        "catalogue/lengths.npy",
+        "catalogue/neighbour_codes.npy",
+        "catalogue/neighbour_counts.npy",
+        "catalogue/neighbour_items.npy",
+        "catalogue/neighbour_scales.npy",
         "catalogue/priors.npy",
         "catalogue/scales.npy",
         "catalogue/vectors.npy",
@@ -144,6 +158,8 @@ def test_exact_profile_scores_as_torch_does(bundle, parts):
             ],
             domain="movies",
         )
+        affinity = torch.zeros(1, 30, 2)  # of m7, then of m3
+        affinity[0, 5], affinity[0, 9, 0] = torch.tensor([0.25, 0.5]), -0.5
         raw = model.rank(
             torch.from_numpy(parts.vectors[rows[::-1]][None]),
             torch.zeros(1, 2, dtype=torch.int64),
@@ -152,9 +168,12 @@ def test_exact_profile_scores_as_torch_does(bundle, parts):
             torch.ones(1, 2, dtype=torch.int64),
             torch.from_numpy(parts.vectors[:30][None]),
             torch.from_numpy(parts.arrays.priors[:30][None]),
+            affinity,
         )
     assert np.abs(scores["movies.rating"] - raw["movies.rating"][0].clamp(0.5, 5.0).numpy()).max() < 0.02
-    assert np.abs(scores["movies.like"] - torch.sigmoid(raw["movies.like"][0]).numpy()).max() < 0.01
+    order = recommender.order([Event(item="m3", domain="movies", value=5.0)], task="movies.like")
+    assert order.shape == (30,) and "movies.like.order" in recommender.ranker.outputs
+    assert np.abs(scores["movies.like"] - torch.sigmoid(raw["movies.like"][0] / 2.0).numpy()).max() < 0.01
 
 
 def test_exact_profile_gives_a_batch_what_it_gives_each_text(bundle):

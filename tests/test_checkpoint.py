@@ -32,7 +32,8 @@ def outputs(model: MultiTaskModel) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     history, candidates = torch.randn(2, 3, 16, generator=generator), torch.randn(2, 4, 16, generator=generator)
     with torch.no_grad():
-        ranked = model.rank(history, integers, ones, integers, integers + 1, candidates, torch.ones(2, 4, 3))
+        others = candidates, torch.ones(2, 4, 3), torch.ones(2, 4, 3)
+        ranked = model.rank(history, integers, ones, integers, integers + 1, *others)
         return {**model.encode(ids, torch.ones_like(ids)), **ranked}
 
 

@@ -9,6 +9,7 @@ from tiny_training import (
     CPU,
     RECIPE,
     SETTINGS,
+    collaboration_for,
     source_for,
     tiny_arrays,
     tiny_student_learner,
@@ -22,6 +23,7 @@ from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.distill import VECTOR, StudentLearner, distill, new_student, soft_targets
 from mtrec_edge_compress.encoding import encode_all
+from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.recipe import Recipe
 
 SAME = replace(RECIPE, student=replace(RECIPE.student, layers=2, embedding_size=0))  # the teacher's own shape
@@ -77,7 +79,7 @@ def test_no_soft_share_is_the_gold_loss() -> None:
         vectors = learner.cached_vectors(batch.pairs.rows)
         scores = learner.pair_scores(batch.pairs, vectors)
         both = learner.pair_losses(batch.pairs, scores)
-        gold = {name: learner.gold_pair_loss(arrays.task(name), batch.pairs, score) for name, score in scores.items()}
+        gold = Learner.pair_losses(learner, batch.pairs, scores)
     assert {name: float(loss) for name, loss in both.items()} == pytest.approx(
         {name: float(loss) for name, loss in gold.items()}
     )
@@ -136,7 +138,17 @@ def test_distillation_brings_the_student_to_the_teacher(tmp_path) -> None:
     recipe: Recipe = replace(RECIPE, distill=replace(RECIPE.distill, represent=long, tasks=SETTINGS))
     learner = tiny_student_learner(arrays, replace(recipe, student=replace(recipe.student, layers=1)))
     before = losses_of(learner, arrays)
-    distill(recipe, learner, arrays, folder=tmp_path, validate=lambda _: {"score": 0.0}, device="cpu", progress=False)
+    together = collaboration_for(arrays)
+    distill(
+        recipe,
+        learner,
+        arrays,
+        together,
+        folder=tmp_path,
+        validate=lambda _: {"score": 0.0},
+        device="cpu",
+        progress=False,
+    )
     after = losses_of(learner, arrays)
     assert after[VECTOR] < 0.5 * before[VECTOR]
     assert (tmp_path / "represent/best/model.json").is_file() and (tmp_path / "tasks/best/model.json").is_file()

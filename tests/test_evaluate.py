@@ -6,9 +6,11 @@ import pytest
 import tiny_data
 from tiny_data import ALL_TASKS, GENRE, LIKE, RATING, tiny_dataset
 
+from mtrec_edge_compress.bootstrap import mean_interval
 from mtrec_edge_compress.data.arrays import build_arrays
 from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.evaluate import by_history, evaluate, holm, paired_bootstrap, retention
+from mtrec_edge_compress.systems_table import item_slices
 from mtrec_edge_runtime.errors import InputError
 
 ITEMS = "abcdefgh"  # films a-f are warm, g and h strict cold
@@ -70,6 +72,19 @@ def test_items_of_earlier_folds_and_cold_items_are_not_ranked():
     # u: pool d e f, relevant d; v: pool a c d e f, relevant a. Films a, b, c and g, h stand before d for u.
     result = judged(Fixed(like="abcghdef"), "films.like").tasks["films.like"]
     assert result["ndcg@10"] == result["mrr"] == 1.0
+
+
+def test_the_catalogue_is_ranked_by_the_order_and_labels_are_judged_by_the_score():
+    class Apart(Fixed):
+        def pair_scores(self, history, domain):
+            like = super().pair_scores(history, domain)["films.like"]
+            return {"films.like": -like, "films.like.order": like}
+
+    best = Fixed(like="abcghdef")
+    apart = judged(Apart(like="abcghdef"), "films.like").tasks["films.like"]
+    alone = judged(best, "films.like").tasks["films.like"]
+    assert apart["ndcg@10"] == alone["ndcg@10"] == 1.0 and apart["cold_auc"] == alone["cold_auc"]
+    assert apart["auc"] == 1.0 - alone["auc"] != 0.5
 
 
 def test_a_worse_order_gives_the_ranks_worked_out_by_hand():
@@ -222,3 +237,27 @@ def test_values_of_different_users_are_not_paired():
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_the_interval_of_a_mean_holds_it_and_narrows_with_users():
+    values = np.random.default_rng(0).normal(0.3, 0.1, 400)
+    low, high = mean_interval(np.append(values, np.nan))
+    assert low < values.mean() < high and high - low == pytest.approx(2 * 1.96 * 0.1 / 20, rel=0.15)
+    few = mean_interval(values[:25])
+    assert few[1] - few[0] > 2 * (high - low)
+    assert np.isnan(mean_interval([float("nan")])).all()
+
+
+def test_recall_by_kind_of_item_by_hand():
+    # TRAIN events: a and b one each (u's), b a second one (v's); of the six warm films the most popular one is the head
+    result = judged(Fixed(like="abcghdef"), "films.like")
+    per_user = result.per_user["films.like"]
+    assert per_user["recall@10 items with 0 events"].tolist() == pytest.approx([1.0, np.nan], nan_ok=True)  # u: d
+    assert per_user["recall@10 items with 1-5 events"].tolist() == pytest.approx(
+        [np.nan, 1.0], nan_ok=True
+    )  # v likes a
+    assert np.isnan(per_user["recall@10 items with >5 events"]).all() and np.isnan(per_user["recall@10 head"]).all()
+    assert per_user["recall@10 tail"].tolist() == [1.0, 1.0]
+    slices = item_slices([world().task("films.like")], {"fixed": [result]})
+    assert slices["films.like"]["fixed"] == {"items with 0 events": 1.0, "items with 1-5 events": 1.0, "tail": 1.0}
+    assert not any(name.startswith("recall@10 ") for name in result.tasks["films.like"])

@@ -34,8 +34,11 @@ def test_graphs_have_the_names_and_axes_of_the_bundle_format(tmp_path):
         "history_mask": ["batch", "events"],
         "candidates": ["batch", "items", 16],
         "priors": ["batch", "items", 3],
+        "affinity": ["batch", "items", "events"],
     }
-    assert axes(ranker.output) == {"movies.rating": ["batch", "items"], "movies.like": ["batch", "items"]}
+    outputs = axes(ranker.output)
+    assert {name.removesuffix(".order") for name in outputs} == {"movies.rating", "movies.like"}
+    assert all(found == ["batch", "items"] for found in outputs.values())
 
 
 @pytest.mark.parametrize("make", [student_model, bert_model])

@@ -74,6 +74,27 @@ def test_untrained_losses_are_of_the_order_of_1() -> None:
         assert 0.3 < float(np.mean(found)) < 3.0, name
 
 
+def test_sampled_negatives_teach_the_order_and_never_the_probability_of_an_explicit_label() -> None:
+    arrays = tiny_arrays()
+    learner = ready(tiny_learner(arrays))
+    batch = next(b for b in source_for(learner, arrays).epoch(0) if b.pairs is not None and b.pairs.domain == "movies")
+    assert batch.pairs is not None
+    width = batch.pairs.labels["movies.like"].shape[1]
+    scores = learner.pair_scores(batch.pairs, learner.cached_vectors(batch.pairs.rows))
+    like, order = (scores[name] for name in ("movies.like", "movies.like.order"))
+    loss = learner.pair_losses(batch.pairs, scores)["movies.like"]
+    of_like, of_order = torch.autograd.grad(loss, [like, order])
+    assert of_like[:, :width].any() and not of_like[:, width:].any()
+    assert of_order[:, :width].any() and of_order[:, width:].any()
+
+
+def test_a_task_whose_events_are_all_positive_has_no_order_apart() -> None:
+    arrays = world_arrays()
+    model = tiny_learner(arrays).model
+    apart = {task.name for task in arrays.tasks if task.negatives and task.positive_at is not None}
+    assert {name.removesuffix(".order") for name in model.outputs if name.endswith(".order")} == apart
+
+
 @pytest.mark.parametrize("world", [2, 3])
 def test_the_losses_of_several_processes_add_up_to_one_processs(world: int) -> None:
     arrays = world_arrays()

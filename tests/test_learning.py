@@ -7,9 +7,10 @@ from mtrec_edge_compress.data.oracle import Oracle
 from mtrec_edge_compress.data.synthetic import make_world
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.evaluate import Evaluation, evaluate
-from mtrec_edge_compress.job import Job
+from mtrec_edge_compress.job import COLLABORATION, Job
 from mtrec_edge_compress.recipe import Model, Recipe, Teacher, Training
 from mtrec_edge_compress.scorer import torch_ranker
+from mtrec_edge_compress.stages import collaborate
 from mtrec_edge_compress.teacher import small_random_bert, train_teacher
 
 pytestmark = pytest.mark.slow
@@ -32,10 +33,14 @@ def reached(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Evalu
     dataset, truth = make_world(0)
     arrays = build_arrays(dataset)
     job = Job(RECIPE, arrays, small_random_bert(RECIPE, arrays, folder / "bert"), None, folder, folder, "cpu", False)
+    place = (folder / COLLABORATION).parent
+    place.mkdir()
+    collaborate(job, place)
     model, _ = train_teacher(
         RECIPE,
         arrays,
         job.teacher_tokens,
+        job.collaboration,
         job.encoder,
         folder=folder / "training",
         validate=job.validator(job.teacher_tokens, "auto"),

@@ -82,5 +82,12 @@ def test_the_result_file_keeps_the_schema(tmp_path: Path) -> None:
 
 
 def test_a_row_as_evaluation_is_what_verify_reads() -> None:
-    found = row("pruned", rmse=0.8, ndcg=0.4).evaluation()
+    found = row("pruned", rmse=0.8, ndcg=0.4, known=0.5).evaluation("student")
     assert found.tasks["movies.rating"] == {"rmse": 0.8} and found.chance["movies.rating"] == {"rmse": 1.0}
+    assert found.tasks["movies.like"] == {"ndcg@10": 0.4}
+
+
+def test_what_is_verified_has_the_item_vectors_that_are_shipped() -> None:
+    student = row("pruned", rmse=0.8, ndcg=0.4, known=0.5).evaluation("teacher")
+    assert student.tasks["movies.like"] == {"ndcg@10": 0.5}
+    assert row("teacher", rmse=0.8, ndcg=0.4).evaluation("teacher").tasks["movies.like"] == {"ndcg@10": 0.4}

@@ -1,12 +1,13 @@
 """The model's parts against hand-worked cases."""
 
 import numpy as np
+import pytest
 import torch
 from tiny_training import tiny_learner, world_arrays
 from torch import Tensor
 from torch.nn import functional as F
 
-from mtrec_edge_compress.model import SHARPNESS, HistoryMatch, ModelShape
+from mtrec_edge_compress.model import AFFINITY_SCALE, SHARPNESS, Affinity, HistoryMatch, ModelShape, MultiTaskModel
 
 SHAPE = ModelShape(vector_size=4, max_history=3)
 
@@ -16,6 +17,23 @@ def inputs(events: int = 3) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     history = F.normalize(torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(1)), dim=-1)
     value, age = torch.tensor([[1.0, -1.0, 0.5]]), torch.arange(3).expand(1, 3)
     return history, value, age, (torch.arange(3) < events).long()[None]
+
+
+def rank(
+    model: MultiTaskModel, history: Tensor, candidates: Tensor, affinity: Tensor, *, events: int = 2
+) -> dict[str, Tensor]:
+    """Return the scores of candidates without priors; of the history's two events the first `events` are known."""
+    age = torch.arange(2)[None]
+    priors = torch.zeros(1, candidates.shape[1], 3)
+    with torch.no_grad():
+        return model.rank(
+            history, torch.zeros_like(age), torch.ones(1, 2), age, (age < events).long(), candidates, priors, affinity
+        )
+
+
+def order_of(scores: dict[str, Tensor], task: str) -> Tensor:
+    """Return what the catalogue is ordered by: an output of its own, or the task's."""
+    return scores.get(f"{task}.order", scores[task])[0]
 
 
 def test_history_match_is_the_kernel_density_and_the_kernel_regression_by_hand() -> None:
@@ -46,9 +64,48 @@ def test_an_untrained_model_ranks_the_neighbours_of_the_history_first() -> None:
     history = F.normalize(torch.randn(1, 2, model.vector_size, generator=generator), dim=-1)
     others = F.normalize(torch.randn(1, 50, model.vector_size, generator=generator), dim=-1)
     near = F.normalize(history + 0.1 * torch.randn(history.shape, generator=generator), dim=-1)
-    ones, zeros = torch.ones(1, 2), torch.zeros(1, 2, dtype=torch.int64)
-    scores = model.rank(
-        history, zeros, ones, torch.arange(2)[None], zeros + 1, torch.cat([near, others], 1), torch.zeros(1, 52, 3)
-    )
+    scores = rank(model, history, torch.cat([near, others], 1), torch.zeros(1, 52, 2))
     for name in ranked:
-        assert set(scores[name][0].topk(2).indices.tolist()) == {0, 1}
+        assert set(order_of(scores, name).topk(2).indices.tolist()) == {0, 1}
+
+
+def test_affinities_are_added_up_as_their_events_behaviour_value_and_age_say_by_hand() -> None:
+    affinity = Affinity(ModelShape(vector_size=4, max_history=3, behaviours=2))
+    with torch.no_grad():
+        affinity.gain.copy_(torch.tensor([[1.0, 2.0], [0.75, 3.0]]))  # of each behaviour, in two ways
+        affinity.slope.copy_(torch.tensor([0.5, 0.0]))
+        affinity.age_bias.copy_(torch.tensor([[0.0, 0.0], [np.log(2), 0.0], [9.0, 9.0]]))
+    behaviour, value, age = torch.tensor([[0, 1, 0]]), torch.tensor([[1.0, -1.0, 5.0]]), torch.arange(3)[None]
+    found = affinity(
+        torch.tensor([[[0.2, 0.1, 0.9], [0.0, -0.4, 0.9], [0.0, 0.0, 0.9]]]),
+        behaviour,
+        value,
+        age,
+        torch.tensor([[1, 1, 0]]),
+    )
+    # the events' say: (1 + 0.5 * 1) * 1 = 1.5 and 2; (0.75 - 0.5 * 1) * 2 = 0.5 and 3; the third is padding
+    sums = torch.tensor([[0.2 * 1.5 + 0.1 * 0.5, 0.2 * 2 + 0.1 * 3], [-0.4 * 0.5, -0.4 * 3], [0.0, 0.0]])
+    assert torch.allclose(found[0, :, :2], AFFINITY_SCALE * sums)
+    assert found[0, :, -1].tolist() == pytest.approx([np.log(3) / 2, np.log(2) / 2, 0.0])  # 2, 1 and 0 events say so
+
+
+def test_an_untrained_model_ranks_what_is_linked_to_the_history_first() -> None:
+    model = tiny_learner(world_arrays()).model.eval()
+    history = F.normalize(torch.randn(1, 2, model.vector_size, generator=torch.Generator().manual_seed(2)), dim=-1)
+    candidates = F.normalize(torch.ones(1, 5, model.vector_size), dim=-1)  # all alike
+    affinity = torch.zeros(1, 5, 2)
+    affinity[0, 3, 1] = 0.1
+    scores = rank(model, history, candidates, affinity)
+    for name in (task.name for task in model.pair_tasks if task.negatives):
+        assert order_of(scores, name).argmax() == 3
+
+
+def test_what_padding_says_changes_nothing() -> None:
+    model = tiny_learner(world_arrays()).model.eval()
+    history, candidates = (torch.randn(1, n, model.vector_size) for n in (2, 5))
+    affinity = torch.rand(1, 5, 2)
+    other = torch.cat([affinity[..., :1], affinity[..., 1:] - 7.0], -1)
+    first, again = (rank(model, history, candidates, part, events=1) for part in (affinity, other))
+    whole = rank(model, history, candidates, other)
+    for name in first:
+        assert torch.equal(first[name], again[name]) and not torch.allclose(first[name], whole[name])

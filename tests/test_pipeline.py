@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_models import dataset
 
@@ -31,6 +32,11 @@ vector_size = 16
 max_tokens = 16
 max_history = 8
 task_hidden = 4
+[collaborate]
+links = 4
+parts = 2
+penalties = [5, 50]
+tuning_users = 12
 [teacher]
 layers = 2
 hidden_size = 64
@@ -126,7 +132,7 @@ def test_a_killed_run_goes_on_at_the_next_stage(
     killed_and_resumed: tuple[Place, dict[str, int], Result],
 ) -> None:
     place, at_the_kill, result = killed_and_resumed
-    assert list(at_the_kill) == ["teacher", "distill"]
+    assert list(at_the_kill) == ["collaborate", "teacher", "distill"]
     made = place.made()
     assert tuple(made) == NAMES
     assert {name: made[name] for name in at_the_kill} == at_the_kill
@@ -137,7 +143,9 @@ def test_the_run_leaves_a_bundle_a_ledger_and_a_table(
     killed_and_resumed: tuple[Place, dict[str, int], Result],
 ) -> None:
     place, _, result = killed_and_resumed
-    assert len(Recommender(place.folder / "bundle").rank(["m1", "m2"], task="movies.like", k=3)) == 3
+    recommender = Recommender(place.folder / "bundle")
+    assert len(recommender.rank(["m1", "m2"], task="movies.like", k=3)) == 3
+    assert 0 < len(recommender.catalogue.neighbours) <= 4 * 30  # at most 4 a movie
     stored = read_result(result.ledger_path)
     assert list(stored["stages"]) == ["teacher", "student", "pruned", "onnx_fp32", "int8_fast", "int8_exact"]
     for stage in stored["stages"].values():
@@ -155,13 +163,21 @@ def test_a_finished_run_makes_nothing_again(place: Place) -> None:
 def test_a_changed_prune_setting_keeps_teacher_and_student(place: Place) -> None:
     before = place.made()
     place.run("prune.units=0.25")
-    assert remade(place, before) == list(NAMES[2:])
+    assert remade(place, before) == list(NAMES[3:])
 
 
-def test_a_changed_weight_remakes_everything(place: Place) -> None:
+def test_a_changed_weight_remakes_the_teacher_and_what_follows(place: Place) -> None:
     before = place.made()
     place.run("weights.movies.like=2")
+    assert remade(place, before) == list(NAMES[1:])
+
+
+def test_without_links_everything_is_made_again_and_the_bundle_has_none(place: Place) -> None:
+    before = place.made()
+    place.run("collaborate.links=0")
     assert remade(place, before) == list(NAMES)
+    links = np.load(place.folder / "bundle/catalogue/neighbour_items.npy")
+    assert links.shape == (0,) and Recommender(place.folder / "bundle")
 
 
 def test_what_is_not_certified_says_why_and_is_bundled_as_such(place: Place) -> None:

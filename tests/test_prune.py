@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_models import student_model
-from tiny_training import CPU, RECIPE, source_for, tiny_arrays, tiny_learner, tiny_student_learner
+from tiny_training import CPU, RECIPE, collaboration_for, source_for, tiny_arrays, tiny_learner, tiny_student_learner
 
 from mtrec_edge_compress.compact import CompactBert, Layer
 from mtrec_edge_compress.distill import StudentLearner
@@ -106,7 +106,9 @@ def run(learner: StudentLearner, folder: Path, *, die_in: str = "") -> dict[str,
             raise KeyboardInterrupt
         return {"score": float(len(list(folder.glob("round-*"))))}
 
-    return prune(RECIPE, learner, tiny_arrays(), folder=folder, validate=validate, device="cpu", progress=False)
+    arrays = tiny_arrays()
+    together = collaboration_for(arrays)
+    return prune(RECIPE, learner, arrays, together, folder=folder, validate=validate, device="cpu", progress=False)
 
 
 @pytest.mark.slow

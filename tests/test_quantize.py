@@ -46,6 +46,36 @@ def test_every_matrix_of_the_encoder_becomes_int8_in_both_profiles(folder):
     assert fast["Gemm"] == exact["Gemm"] == 0
 
 
+def test_the_ranker_is_stored_in_halves_and_scores_as_before(folder):
+    stored = weights_of(onnx.load(folder / "int8/ranker.onnx")).values()
+    assert any(w.dtype == np.float16 for w in stored)
+    assert all(w.dtype != np.float32 or w.nbytes < 1024 for w in stored)
+    rng = np.random.default_rng(0)
+    inputs = {
+        "history": rng.normal(size=(1, 3, 16)).astype(np.float32) / 4,
+        "behaviour": np.array([[0, 1, 0]]),
+        "value": rng.normal(size=(1, 3)).astype(np.float32),
+        "age": np.arange(3)[None],
+        "history_mask": np.ones((1, 3), np.int64),
+        "candidates": rng.normal(size=(1, 7, 16)).astype(np.float32) / 4,
+        "priors": rng.random((1, 7, 3)).astype(np.float32),
+        "affinity": rng.random((1, 7, 3)).astype(np.float32),
+    }
+    single, half = Graphs(folder, "fp32").rank(inputs), Graphs(folder / "int8", "exact").rank(inputs)
+    assert set(single) == set(half) == {"movies.rating", "movies.like", "movies.like.order"}
+    for name, scores in single.items():
+        assert 0 < np.abs(scores - half[name]).max() < 5e-3
+
+
+def test_a_ranker_weight_beyond_sixteen_bits_stops_the_stage(tmp_path):
+    model = student_model()
+    with torch.no_grad():
+        model.heads.inner.weight[0, 0] = 1e6
+    export_onnx(model, tmp_path)
+    with pytest.raises(StageError, match=r"holds 1e\+06, beyond float16"):
+        quantize(tmp_path, tmp_path / "int8")
+
+
 @pytest.mark.parametrize("make", [student_model, bert_model])
 def test_no_fp32_embedding_remains(tmp_path, make):
     export_onnx(make(), tmp_path)

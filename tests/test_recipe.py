@@ -28,9 +28,11 @@ def test_every_shipped_recipe_loads(path: Path) -> None:
 def test_tables_and_values_are_read(tmp_path: Path) -> None:
     recipe = read(
         tmp_path,
-        'name = "mine"\n[weights]\n"movies.like" = 2\n[teacher.training]\nepochs = 7\ntrackers = ["tensorboard"]\n',
+        'name = "mine"\n[weights]\n"movies.like" = 2\n[collaborate]\npenalties = [20, 600]\n'
+        '[teacher.training]\nepochs = 7\ntrackers = ["tensorboard"]\n',
     )
     assert recipe.name == "mine" and recipe.weights == {"movies.like": 2.0}
+    assert recipe.collaborate.penalties == (20.0, 600.0)
     assert recipe.teacher.training.epochs == 7 and recipe.teacher.training.trackers == ("tensorboard",)
 
 
@@ -67,6 +69,12 @@ def test_a_wrong_type_is_told(tmp_path: Path, text: str, message: str) -> None:
         ("[prune]\nheads = 1.0\n", r"prune\.heads = 1\.0: write a number from 0\.0 to 0\.9"),
         ("[model]\nmax_tokens = 2\n", r"model\.max_tokens = 2: write a number from 8"),
         ("[teacher.training]\nepochs = 0\n", r"epochs = 0: write a number from 1"),
+        ("[collaborate]\nlinks = -1\n", r"collaborate\.links = -1: write a number from 0 to 1000"),
+        ("[collaborate]\nparts = 1\n", r"collaborate\.parts = 1: write a number from 2 to 100"),
+        ("[collaborate]\ntuning_users = 0\n", r"collaborate\.tuning_users = 0: write a number from 1"),
+        ("[collaborate]\npenalties = []\n", r"collaborate\.penalties = \(\): write at least one number above 0"),
+        ("[collaborate]\npenalties = [20, 0]\n", r"collaborate\.penalties = \(20, 0\): write at least one number"),
+        ('[collaborate]\npenalties = ["many"]\n', r"collaborate\.penalties = \('many',\): write at least one number"),
         ("[teacher.training]\ntargets = 2\nfresh_targets = 3\n", r"fresh_targets = 3: write a number from 0 to 2"),
         ("[teacher.training]\nlearning_rate = nan\n", r"learning_rate = nan"),
         ('[teacher.training]\ntrackers = ["mlflow"]\n', r"tracker 'mlflow' is unknown; write tensorboard or wandb"),

@@ -153,9 +153,9 @@ def test_an_evaluation_becomes_a_result_with_advantages_as_systems(tmp_path: Pat
         "profile": "fast",
         "users_per_domain": 30,
         "headlines": {"video.like": "ndcg@10"},
-        "systems": {"bundle": {"video.like": {"ndcg@10": 0.3}}, "ease": {"video.like": {"ndcg@10": 0.28}}},
+        "systems": {"fused": {"video.like": {"ndcg@10": 0.3}}, "ease": {"video.like": {"ndcg@10": 0.28}}},
         "against": {"video.like": {"ease": found}},
-        "per_user": {"bundle": {"video.like": {"ndcg@10": [1.0, None]}}},
+        "per_user": {"fused": {"video.like": {"ndcg@10": [1.0, None]}}},
     }
     write_systems(tmp_path / "tiny-systems.json", evaluated, arrays, command=["mtrec-edge", "evaluate"])
     raw = json.loads(gzip.decompress((tmp_path / "tiny-systems.samples.json.gz").read_bytes()))
@@ -164,5 +164,5 @@ def test_an_evaluation_becomes_a_result_with_advantages_as_systems(tmp_path: Pat
     result = systems_result(evaluated, arrays, name="tiny-systems", command=["mtrec-edge", "evaluate"])
     check_result(result)
     assert result["systems"]["ease"] == {"video.like ndcg@10": {"value": 0.28}}
-    assert result["systems"]["bundle - ease"] == {"video.like ndcg@10": {"value": 0.02, "low": 0.01, "high": 0.03}}
+    assert result["systems"]["fused - ease"] == {"video.like ndcg@10": {"value": 0.02, "low": 0.01, "high": 0.03}}
     assert "a seeded sample of 30 users a domain" in result["notes"]

@@ -12,6 +12,7 @@ from mtrec_edge_compress.graphs import Graphs
 from mtrec_edge_compress.quantize import quantize
 from mtrec_edge_compress.recipe import Verify
 from mtrec_edge_compress.verify import retentions, verify
+from mtrec_edge_runtime.neighbours import make_neighbours, no_neighbours
 
 EASY = Verify(top10_overlap=0.0, kendall_tau=-1.0)  # random models hardly tell candidates apart
 
@@ -36,8 +37,16 @@ def ids(arrays):
 
 
 @pytest.fixture(scope="module")
-def pool(arrays, ids):
-    return make_pool(arrays, ids, "movies", max_history=5, candidates=20, users=6)
+def neighbours(arrays):
+    """Every movie is linked to the one after it."""
+    items, films = len(arrays.item_ids), 30
+    start = np.minimum(np.arange(items + 1), films)
+    return make_neighbours(start, (np.arange(films) + 1) % films, np.linspace(0.1, 0.5, films))
+
+
+@pytest.fixture(scope="module")
+def pool(arrays, ids, neighbours):
+    return make_pool(arrays, ids, "movies", neighbours=neighbours, max_history=5, candidates=20, users=6)
 
 
 def evaluation(*, rating=None, like=None, genre=None, tags=None):
@@ -93,8 +102,19 @@ def test_pool_holds_each_users_latest_events_and_the_candidates_priors(arrays, p
     assert not np.isnan(np.concatenate([user.values for user in pool.users])).any()
 
 
+def test_pool_holds_what_each_users_events_say_of_the_candidates(arrays, ids, neighbours):
+    pool = make_pool(arrays, ids, "movies", neighbours=neighbours, max_history=5, candidates=30, users=6)
+    for user in pool.users:
+        expected = np.zeros((30, len(user.items)))
+        for event, item in enumerate(user.items):  # a row of the catalogue, for every movie is in the pool
+            if item < 30:  # a movie, no product
+                expected[(item + 1) % 30, event] = 0.1 + 0.4 * item / 29
+        assert user.affinity == pytest.approx(expected, abs=0.001)
+
+
 def test_pool_takes_everything_there_is(arrays, ids):
-    pool = make_pool(arrays, ids, "products", max_history=5)
+    nothing = no_neighbours(len(arrays.item_ids))
+    pool = make_pool(arrays, ids, "products", neighbours=nothing, max_history=5)
     assert len(pool.users) == 4 and len(pool.priors) == 6  # u00, u03, u06 and u09 viewed a product
 
 

@@ -9,13 +9,14 @@ from tiny_models import dataset
 from transformers import BertConfig, BertModel
 
 from mtrec_edge_compress.batches import BatchSource
+from mtrec_edge_compress.collaboration import Collaboration, fit_collaboration, without_collaboration
 from mtrec_edge_compress.data.arrays import Arrays, build_arrays
 from mtrec_edge_compress.data.synthetic import make_world
 from mtrec_edge_compress.distill import StudentLearner, new_student, soft_targets, student_learner
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.learner import Learner, centre_outputs
 from mtrec_edge_compress.model import ModelShape, MultiTaskModel
-from mtrec_edge_compress.recipe import Distill, Model, Prune, Recipe, Student, Training
+from mtrec_edge_compress.recipe import Collaborate, Distill, Model, Prune, Recipe, Student, Training
 from mtrec_edge_compress.tokens import Tokens, tokenize
 from mtrec_edge_compress.vocabulary import word_vocabulary
 from mtrec_edge_compress.weighting import TaskWeighting
@@ -35,6 +36,7 @@ SETTINGS = Training(
     precision="fp32",
     save_minutes=60.0,
 )
+COLLABORATE = Collaborate(links=4, parts=2, penalties=(20.0,), tuning_users=50)
 RECIPE = Recipe(
     model=Model(vector_size=16, max_tokens=MAX_TOKENS, max_history=8, task_hidden=4, dropout=0.0),
     student=Student(layers=2, embedding_size=16, vocabulary=500, dropout=0.0),
@@ -55,6 +57,17 @@ def world_arrays() -> Arrays:
     arrays = build_arrays(make_world(1, users=60, items=50, queries=40)[0])
     assert arrays.cold.any()
     return arrays
+
+
+@cache
+def world_collaboration() -> Collaboration:
+    """What the world's users did together."""
+    return fit_collaboration(world_arrays(), COLLABORATE, seed=0)[0]
+
+
+def collaboration_for(arrays: Arrays) -> Collaboration:
+    """The world's own; of any other dataset none."""
+    return world_collaboration() if arrays is world_arrays() else without_collaboration(arrays)
 
 
 def vocabulary_for(arrays: Arrays) -> list[str]:
@@ -103,4 +116,5 @@ def tiny_student_learner(arrays: Arrays, recipe: Recipe = RECIPE) -> StudentLear
 
 def source_for(learner: Learner, arrays: Arrays, settings: Training = SETTINGS, **changes: Any) -> BatchSource:
     """The learner's batches."""
-    return BatchSource(arrays, learner.tokens, settings, learner.model.max_history, seed=7, **changes)
+    longest = learner.model.max_history
+    return BatchSource(arrays, learner.tokens, collaboration_for(arrays), settings, longest, seed=7, **changes)

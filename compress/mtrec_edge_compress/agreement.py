@@ -14,6 +14,8 @@ from scipy.stats import kendalltau
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray, History, IntArray
 from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.graphs import Graphs
+from mtrec_edge_runtime.neighbours import Neighbours
+from mtrec_edge_runtime.tasks import ORDER
 
 TOP = 10
 
@@ -27,6 +29,7 @@ class PoolUser:
     items: IntArray  # (events,) positions in the pool's ids
     behaviours: IntArray  # (events,)
     values: FloatArray  # (events,) normalised
+    affinity: FloatArray  # (candidates, events)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ def make_pool(
     ids: Sequence[IntArray],
     domain: str,
     *,
+    neighbours: Neighbours,
     max_history: int,
     candidates: int = 500,
     users: int = 50,
@@ -66,7 +70,9 @@ def make_pool(
             break
     extra = {int(row) for history in histories for row in history.items} - set(chosen.tolist())
     place = {row: number for number, row in enumerate([*chosen.tolist(), *sorted(extra)])}
-    pool_users = tuple(_pool_user(arrays, history, place) for history in histories)
+    pool_users = tuple(
+        _pool_user(arrays, history, place, neighbours.affinity(history.items, chosen)) for history in histories
+    )
     return Pool(domain, tuple(ids[row] for row in place), arrays.priors[chosen], pool_users)
 
 
@@ -104,15 +110,17 @@ def rank_correlation(reference: Scores, other: Scores) -> float:
     return float(kendalltau(reference, other).statistic)
 
 
-def _pool_user(arrays: Arrays, history: History, place: dict[int, int]) -> PoolUser:
+def _pool_user(arrays: Arrays, history: History, place: dict[int, int], affinity: FloatArray) -> PoolUser:
     items = np.array([place[row] for row in history.items.tolist()], np.int64)
-    return PoolUser(items, history.behaviours, arrays.normalised(history.behaviours, history.values))
+    return PoolUser(items, history.behaviours, arrays.normalised(history.behaviours, history.values), affinity)
 
 
 def _pool_scores(graphs: Graphs, pool: Pool) -> dict[str, list[FloatArray]]:
     """Return task -> scores (candidates,) of each user; history and candidates come from the same encoder."""
     vectors = graphs.encode(pool.ids).vectors
-    scores: dict[str, list[FloatArray]] = {task: [] for task in graphs.pair_tasks if task.split(".")[0] == pool.domain}
+    own = [name for name in graphs.pair_tasks if name.split(".")[0] == pool.domain and not name.endswith(ORDER)]
+    order = {task: task + ORDER if task + ORDER in graphs.pair_tasks else task for task in own}
+    scores: dict[str, list[FloatArray]] = {task: [] for task in own}
     for user in pool.users:
         events = len(user.items)
         outputs = graphs.rank(
@@ -124,8 +132,9 @@ def _pool_scores(graphs: Graphs, pool: Pool) -> dict[str, list[FloatArray]]:
                 "history_mask": np.ones((1, events), np.int64),
                 "candidates": vectors[: len(pool.priors)][None],
                 "priors": pool.priors[None],
+                "affinity": user.affinity[None],
             }
         )
         for task, found in scores.items():
-            found.append(outputs[task][0])
+            found.append(outputs[order[task]][0])
     return scores

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray, IntArray
 from mtrec_edge_compress.recipe import Training
 from mtrec_edge_compress.text_labels import TextLabels
@@ -51,6 +52,7 @@ class PairBatch:
     history_mask: Tensor
     candidates: Tensor  # (users, targets + negatives) index into rows
     priors: Tensor  # (users, targets + negatives, 3)
+    affinity: Tensor  # (users, targets + negatives, events)
     allowed: Tensor  # (users, negatives) 1 where the negative is no observed item of the user
     labels: dict[str, Tensor]  # pairwise task -> (users, targets), nan missing
     counts: dict[str, float]  # pairwise task -> labels in the whole batch, over every process
@@ -96,6 +98,7 @@ class BatchSource:
 
     arrays: Arrays
     tokens: Tokens
+    collaboration: Collaboration
     settings: Training
     max_history: int
     seed: int
@@ -203,6 +206,8 @@ class BatchSource:
         index = index.reshape(len(local), width + candidates.shape[1])
         priors = self._windows.priors(local, candidates)
         priors[drop[self._mine]] = 0.0
+        affinity = self._affinity(local, history, candidates)
+        affinity[drop[self._mine]] = 0.0
         allowed = [self._windows.unobserved(w.user, negatives) for w in local]
         return PairBatch(
             domain=domain,
@@ -214,11 +219,19 @@ class BatchSource:
             history_mask=torch.from_numpy((history >= 0).astype(np.int64)),
             candidates=torch.from_numpy(index[:, width:]),
             priors=torch.from_numpy(priors),
+            affinity=torch.from_numpy(affinity),
             allowed=torch.from_numpy(_pad_values(allowed, len(negatives), 0.0)),
             labels={name: torch.from_numpy(values[self._mine]) for name, values in labels.items()},
             counts={name: float((~np.isnan(values)).sum()) for name, values in labels.items()},
             positives={name: float((values == 1).sum()) for name, values in labels.items()},
         )
+
+    def _affinity(self, windows: list[Window], history: IntArray, candidates: IntArray) -> FloatArray:
+        """Return (windows, candidates, events); padding (-1) has none."""
+        rows = zip(windows, history, candidates, strict=True)
+        found = [self.collaboration.of_training(w.user).affinity(events, items) for w, events, items in rows]
+        shape = (0, candidates.shape[1], history.shape[1])
+        return np.stack(found) if found else np.zeros(shape, np.float32)
 
     def _pair_labels(self, windows: list[Window], domain: str) -> dict[str, FloatArray]:
         """Return each pairwise task of the domain's labels (windows, targets), nan where missing."""

@@ -43,18 +43,32 @@ def paired_bootstrap(a: Floats, b: Floats, *, resamples: int = 10_000, seed: int
     users = len(difference)
     if users == 0:
         raise InputError("paired bootstrap: no user has a value in both systems; look at Evaluation.counts")
-    random = np.random.default_rng(seed)
-    step = max(1, _CHUNK // users)
-    means = np.concatenate(
-        [
-            difference[random.integers(0, users, (min(step, resamples - start), users))].mean(axis=1)
-            for start in range(0, resamples, step)
-        ]
-    )
+    means = _resampled_means(difference, resamples, seed)
     low, high = np.percentile(means, [2.5, 97.5])
     tail = min(np.sum(means <= 0), np.sum(means >= 0)) + 1
     p = min(1.0, 2.0 * float(tail) / (resamples + 1))
     return Difference(float(difference.mean()), float(low), float(high), p, users)
+
+
+def mean_interval(values: Floats | Sequence[float], *, resamples: int = 2_000, seed: int = 0) -> tuple[float, float]:
+    """Return the bootstrap's 95 % interval of the mean over users, nan left out; (nan, nan) when none is left."""
+    known = np.asarray(values, np.float64)
+    known = known[~np.isnan(known)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.percentile(_resampled_means(known, resamples, seed), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _resampled_means(values: Floats, resamples: int, seed: int) -> Floats:
+    random, users = np.random.default_rng(seed), len(values)
+    step = max(1, _CHUNK // users)
+    return np.concatenate(
+        [
+            values[random.integers(0, users, (min(step, resamples - start), users))].mean(axis=1)
+            for start in range(0, resamples, step)
+        ]
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

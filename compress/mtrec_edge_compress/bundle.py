@@ -1,4 +1,4 @@
-"""Stage 8: graphs, vocabulary, catalogue, golden answers and manifest -> one folder, checked before it is put in place.
+"""Stage 9: graphs, vocabulary, catalogue, golden answers and manifest -> one folder, checked before it is put in place.
 
 Everything is written into a folder beside `out`; only when the runtime has opened it and reproduced the golden answers
 does it take `out`'s place. Until then an older bundle stays what it was. docs/bundle-format.md describes each file.
@@ -7,7 +7,7 @@ does it take `out`'s place. Until then an older bundle stays what it was. docs/b
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,8 @@ from mtrec_edge_runtime.catalogue import write_catalogue
 from mtrec_edge_runtime.errors import BundleError, StageError
 from mtrec_edge_runtime.golden import check_golden
 from mtrec_edge_runtime.manifest import InputContract, Manifest, Onnx, read_manifest, write_manifest
+from mtrec_edge_runtime.neighbours import Neighbours, write_neighbours
+from mtrec_edge_runtime.tasks import Task
 
 GRAPH_FILES = (ENCODER_FAST, ENCODER_EXACT, ENCODER_WEIGHTS, RANKER)
 
@@ -46,6 +48,8 @@ def write_bundle(
     vocabulary: Path,
     arrays: Arrays,
     vectors: FloatArray,
+    neighbours: Neighbours,
+    temperatures: Mapping[str, float],
     card: Card,
     verdict: Verdict,
 ) -> Manifest:
@@ -57,6 +61,8 @@ def write_bundle(
         vocabulary: the student's `vocab.txt`.
         arrays: the dataset: tasks, items, behaviours, priors.
         vectors: item vectors (items, D) in catalogue order; stored as INT8 with a scale a row.
+        neighbours: what users did together.
+        temperatures: binary task -> temperature of its probability; 1 for a task that is not there.
         card: the rest of the manifest.
         verdict: what verify.py found; a bundle that is not certified says so.
 
@@ -72,7 +78,11 @@ def write_bundle(
             shutil.copyfile(graphs / name, staged / name)
         shutil.copyfile(vocabulary, staged / "vocab.txt")
         write_catalogue(staged, arrays.item_ids, vectors=vectors, priors=arrays.priors)
-        draft = _draft(arrays, card, verdict, vector_size=vectors.shape[1])
+        write_neighbours(staged, neighbours)
+        tasks = tuple(
+            replace(task.device_task(), temperature=temperatures.get(task.name, 1.0)) for task in arrays.tasks
+        )
+        draft = _draft(arrays, tasks, card, verdict, vector_size=vectors.shape[1])
         write_manifest(staged, draft)  # the golden answers are the opened bundle's own
         add_golden(staged, arrays)
         manifest = write_manifest(staged, draft)
@@ -93,13 +103,13 @@ def refuse_foreign(out: Path) -> None:
         ) from error
 
 
-def _draft(arrays: Arrays, card: Card, verdict: Verdict, *, vector_size: int) -> Manifest:
+def _draft(arrays: Arrays, tasks: tuple[Task, ...], card: Card, verdict: Verdict, *, vector_size: int) -> Manifest:
     data = arrays.dataset
     return Manifest(
         name=card.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         tool={"name": "mtrec-edge", "version": __version__},
-        tasks=tuple(task.device_task() for task in arrays.tasks),
+        tasks=tasks,
         input=InputContract(card.max_tokens, card.max_history, vector_size, arrays.behaviours),
         domains={domain: (rows.start, rows.stop) for domain, rows in arrays.domains.items()},
         profiles={"fast": ENCODER_FAST, "exact": ENCODER_EXACT},

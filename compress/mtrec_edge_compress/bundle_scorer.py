@@ -14,24 +14,31 @@ from mtrec_edge_compress.data.arrays import Arrays, History, IntArray
 from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.evaluate import Evaluation, evaluate
 from mtrec_edge_compress.judgement import Scores
-from mtrec_edge_compress.systems_table import against, format_table, slices
+from mtrec_edge_compress.systems_table import against, format_table, item_slices, slices
 from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.history import Event
 from mtrec_edge_runtime.manifest import Profile
+from mtrec_edge_runtime.neighbours import no_neighbours
 from mtrec_edge_runtime.recommender import Recommender
-from mtrec_edge_runtime.tasks import Kind
+from mtrec_edge_runtime.tasks import ORDER, Kind
 
 __all__ = ["BundleScorer", "evaluate_bundle", "format_table"]
 
-BUNDLE = "bundle"  # the name of the measured system
+FUSED = "fused"  # the bundle as it ships
+TEXT = "text"  # the same bundle with the links of its catalogue withheld
 SMALLEST = 1e-15  # probabilities are kept this far from 0 and 1 before they become logits
 
 
 class BundleScorer:
     """A bundle as a Scorer."""
 
-    def __init__(self, path: str | Path, arrays: Arrays, *, profile: Profile = "fast", threads: int = 1) -> None:
-        """Open the bundle. Raise InputError when it was made of another split or another catalogue than `arrays`."""
+    def __init__(
+        self, path: str | Path, arrays: Arrays, *, profile: Profile = "fast", threads: int = 1, links: bool = True
+    ) -> None:
+        """Open the bundle; without `links` it is asked as if users had done nothing together.
+
+        Raise InputError when it was made of another split or another catalogue than `arrays`.
+        """
         self.arrays = arrays
         self.recommender = Recommender(path, profile=profile, threads=threads)
         manifest = self.recommender.manifest
@@ -47,6 +54,9 @@ class BundleScorer:
                     f"bundle {path}: its catalogue of {domain} is not the dataset's; make the bundle again"
                 )
 
+        if not links:
+            self.recommender.catalogue.neighbours = no_neighbours(len(self.recommender.catalogue))
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """Return the dataset's tasks that the bundle serves."""
@@ -61,8 +71,10 @@ class BundleScorer:
         tasks = [task for task in tasks if task.name in self.recommender.tasks]
         if len(history.items) == 0:
             return {task.name: self._priors(task) for task in tasks}
-        scores = self.recommender.score(self._events(history), domain=domain, tasks=[task.name for task in tasks])
-        return {
+        events = self._events(history)
+        scores = self.recommender.score(events, domain=domain, tasks=[task.name for task in tasks])
+        orders = {task.name + ORDER: self.recommender.order(events, task=task.name) for task in tasks if task.negatives}
+        return orders | {
             task.name: _logit(scores[task.name]) if task.kind is Kind.BINARY else scores[task.name] for task in tasks
         }
 
@@ -124,16 +136,26 @@ def evaluate_bundle(
 ) -> dict[str, Any]:
     """Judge a bundle and the baselines on the TEST fold; return the systems table as a JSON-able dict.
 
-    `systems`: system -> task -> metric -> value; `counts` and `chance` by task; `settings`: what validation chose for
-    each baseline; `against`: task -> baseline -> paired bootstrap of the bundle's per-user values less the baseline's,
-    with Holm's p over the task's baselines; `by_history`: see `slices`; `per_user`: system -> task -> metric -> a value
-    for each user or row judged, None where there is none. `progress` is told a line at a time. Raise InputError for a
-    foreign bundle.
+    * `systems`: `fused` (the bundle), `text` (the bundle without its links), baselines -> task -> metric -> value
+    * `counts` and `chance`: by task; `settings`: what validation chose for each baseline
+    * `against`: task -> other system -> paired bootstrap of the bundle's per-user values less theirs, with Holm's p
+    * `by_history`, `by_item`: see `slices` and `item_slices`
+    * `reliability`: task -> the bundle's `predicted`, `happened` and `events` of each bin of probability
+    * `per_user`: system -> task -> metric -> a value for each user or row judged, None where there is none
+
+    `progress` is told a line at a time.
+
+    Raises:
+        InputError: the bundle was made of another split or catalogue.
     """
     scorer = BundleScorer(path, arrays, profile=profile)
     progress(f"bundle {Path(path).name}, profile {profile}: {len(scorer.tasks)} tasks")
     judged = evaluate(scorer, arrays, tasks=scorer.tasks, users_per_domain=users_per_domain, seed=seed)
-    evaluations: dict[str, list[Evaluation]] = {BUNDLE: [judged]}
+    evaluations: dict[str, list[Evaluation]] = {FUSED: [judged]}
+    if len(scorer.recommender.catalogue.neighbours):
+        pairs = [task.name for task in arrays.tasks if task.name in scorer.tasks and task.source == "events"]
+        alone = BundleScorer(path, arrays, profile=profile, links=False)
+        evaluations[TEXT] = [evaluate(alone, arrays, tasks=pairs, users_per_domain=users_per_domain, seed=seed)]
     settings: dict[str, dict[str, str]] = {}
     for domain in dict.fromkeys(arrays.task(name).domain for name in scorer.tasks):
         for name, system in fit_baselines(arrays, domain=domain, seed=seed, progress=progress).items():
@@ -157,9 +179,16 @@ def evaluate_bundle(
         "chance": judged.chance,
         "settings": settings,
         "by_history": slices(tasks, evaluations),
+        "by_item": item_slices(tasks, evaluations),
+        "reliability": {name: _bins(found) for name, found in judged.reliability.items()},
         "per_user": {name: _per_user(parts) for name, parts in evaluations.items()},
-        "against": {task.name: against(task, evaluations, ours=BUNDLE) for task in tasks},
+        "against": {task.name: against(task, evaluations, ours=FUSED) for task in tasks},
     }
+
+
+def _bins(found: tuple[Scores, ...]) -> dict[str, list[float | None]]:
+    columns = zip(("predicted", "happened", "events"), found, strict=True)
+    return {name: [None if np.isnan(v) else round(float(v), 6) for v in column] for name, column in columns}
 
 
 def _per_user(parts: list[Evaluation]) -> dict[str, dict[str, list[float | None]]]:

@@ -1,4 +1,4 @@
-"""Stage 3: a small student learns the teacher's item vectors, then its task outputs.
+"""Stage 4: a small student learns the teacher's item vectors, then its task outputs.
 
 The student's vectors are trained to lie in the teacher's space: wherever a step does not encode a text itself, it reads
 the teacher's vector, so the ranker works on either and a catalogue may hold the teacher's.
@@ -16,11 +16,12 @@ from transformers import PreTrainedModel
 
 from mtrec_edge_compress import losses
 from mtrec_edge_compress.batches import Batch, BatchSource, PairBatch
+from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.compact import compact_from_bert
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.encoding import Encoded
-from mtrec_edge_compress.learner import Learner, rank_pairs
+from mtrec_edge_compress.learner import Learner, order_of, rank_pairs
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.teacher import load_backbone, task_weights
@@ -140,13 +141,15 @@ class StudentLearner(Learner):
         with torch.no_grad():
             teacher = rank_pairs(self.soft.teacher, pairs, self.soft.vectors[pairs.rows])
         return {
-            name: (1 - self.share) * loss
-            + self.share * self._soft_pair_loss(self._task(name), pairs, scores[name], teacher[name])
+            name: (1 - self.share) * loss + self.share * self._soft_pair_loss(self._task(name), pairs, scores, teacher)
             for name, loss in gold.items()
         }
 
-    def _soft_pair_loss(self, task: TaskSpec, pairs: PairBatch, score: Tensor, teacher: Tensor) -> Tensor:
+    def _soft_pair_loss(
+        self, task: TaskSpec, pairs: PairBatch, scores: dict[str, Tensor], teachers: dict[str, Tensor]
+    ) -> Tensor:
         """Match the teacher on targets and negatives: values by squared error, orders by listwise KL."""
+        score, teacher = scores[task.name], teachers[task.name]
         exists = ~torch.isnan(pairs.labels[task.name])
         real = torch.cat([exists, pairs.allowed > 0], dim=1)
         scale, processes = self.scales[task.name], losses.processes()
@@ -161,8 +164,9 @@ class StudentLearner(Learner):
         if not task.negatives:
             return value
         minus = torch.where(real, 0.0, -1e4)
-        target = F.log_softmax(teacher + minus, dim=1)
-        kl = F.kl_div(F.log_softmax(score + minus, dim=1), target, log_target=True, reduction="sum")
+        target = F.log_softmax(order_of(task.name, teachers) + minus, dim=1)
+        own = F.log_softmax(order_of(task.name, scores) + minus, dim=1)
+        kl = F.kl_div(own, target, log_target=True, reduction="sum")
         return 0.5 * (value + kl / max(len(score) * processes, 1))
 
 
@@ -208,6 +212,7 @@ def distill(
     recipe: Recipe,
     learner: StudentLearner,
     arrays: Arrays,
+    collaboration: Collaboration,
     *,
     folder: Path,
     validate: Validate,
@@ -219,7 +224,14 @@ def distill(
     metrics: dict[str, float] = {}
     for name, settings, with_pairs in phases:
         source = BatchSource(
-            arrays, learner.tokens, settings, recipe.model.max_history, recipe.seed, with_pairs, every_text=True
+            arrays,
+            learner.tokens,
+            collaboration,
+            settings,
+            recipe.model.max_history,
+            recipe.seed,
+            with_pairs,
+            every_text=True,
         )
         check = validate if with_pairs else None
         metrics = fit(

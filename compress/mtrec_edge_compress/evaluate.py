@@ -5,7 +5,7 @@ of what is behind the scorer: teacher, student, bundle and baseline are judged b
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -42,6 +42,7 @@ class Evaluation:
     per_user: dict[str, dict[str, Scores]]  # task -> metric -> (users of the domain,), nan where undefined
     users: dict[str, IntArray]  # domain -> users judged: what row i of `per_user` stands for
     history_events: dict[str, IntArray]  # domain -> how long each of their histories is
+    reliability: dict[str, tuple[Scores, ...]] = field(default_factory=dict)  # task -> see `metrics.reliability`
 
 
 def evaluate(
@@ -81,6 +82,7 @@ def evaluate(
         per_user={task.name: judged[task.name].per_user for task in chosen},
         users=users,
         history_events={domain: _history_events(arrays, who, fold) for domain, who in users.items()},
+        reliability={task.name: judged[task.name].reliability for task in chosen if judged[task.name].reliability},
     )
 
 

@@ -1,4 +1,4 @@
-"""Stage 5: the trained model -> `encoder.fp32.onnx` and `ranker.onnx`, named and shaped as docs/bundle-format.md says.
+"""Stage 6: the trained model -> `encoder.fp32.onnx` and `ranker.onnx`, named and shaped as docs/bundle-format.md says.
 
 Optimum's exporter traces the graphs; every file is checked to be opset 17, IR 8 and pure `ai.onnx`. Writes into one
 folder; knows nothing of quantization.
@@ -63,8 +63,9 @@ def ranker_shape(model: MultiTaskModel) -> GraphShape:
         "history_mask": per_event,
         "candidates": ("batch", "items", model.vector_size),
         "priors": ("batch", "items", PRIORS),
+        "affinity": ("batch", "items", "events"),
     }
-    outputs: dict[str, Axes] = {task.name: ("batch", "items") for task in model.pair_tasks}
+    outputs: dict[str, Axes] = dict.fromkeys(model.outputs, ("batch", "items"))
     return GraphShape(inputs, ("behaviour", "age", "history_mask"), outputs)
 
 
@@ -96,9 +97,10 @@ class RankerGraph(nn.Module):
         history_mask: Tensor,
         candidates: Tensor,
         priors: Tensor,
+        affinity: Tensor,
     ) -> dict[str, Tensor]:
         """Return the outputs of `ranker.onnx`."""
-        return self.model.rank(history, behaviour, value, age, history_mask, candidates, priors)
+        return self.model.rank(history, behaviour, value, age, history_mask, candidates, priors, affinity)
 
 
 class GraphConfig(OnnxConfig):  # type: ignore[misc]

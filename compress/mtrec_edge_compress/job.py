@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mtrec_edge_compress.collaboration import Collaboration, load_collaboration
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray
 from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.encoding import Encoded, encode_all, model_dtype
@@ -21,6 +22,8 @@ from mtrec_edge_compress.scorer import RankFunction, VectorScorer, torch_ranker
 from mtrec_edge_compress.tokens import Tokens, open_tokenizer, tokenize
 from mtrec_edge_compress.training import Device, Validate, open_device
 from mtrec_edge_runtime.tokenizer import WordPiece
+
+COLLABORATION = "collaborate/collaboration.npz"  # under `work`
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class Job:
         """Return the texts under the trimmed vocabulary."""
         return tokenize(self.arrays, WordPiece.load(self.work / "distill/vocab.txt"), self.recipe.model.max_tokens)
 
+    @cached_property
+    def collaboration(self) -> Collaboration:
+        """Return what users did together, as `collaborate` left it."""
+        return load_collaboration(self.work / COLLABORATION)
+
     @property
     def place(self) -> torch.device:
         """Return the device in use."""
@@ -59,7 +67,9 @@ class Job:
 
     def judge(self, encoded: Encoded, rank: RankFunction, *, catalogue: FloatArray | None = None) -> Evaluation:
         """Measure on the TEST fold."""
-        scorer = VectorScorer(self.arrays, encoded, rank, self.recipe.model.max_history, catalogue)
+        scorer = VectorScorer(
+            self.arrays, encoded, rank, self.recipe.model.max_history, self.collaboration.whole, catalogue
+        )
         users = self.recipe.evaluation.users_per_domain or None
         return evaluate(scorer, self.arrays, fold=Fold.TEST, users_per_domain=users, seed=self.recipe.seed)
 
@@ -75,7 +85,13 @@ class Job:
                 label="validating",
                 progress=self.progress,
             )
-            scorer = VectorScorer(self.arrays, encoded, torch_ranker(model), self.recipe.model.max_history)
+            scorer = VectorScorer(
+                self.arrays,
+                encoded,
+                torch_ranker(model),
+                self.recipe.model.max_history,
+                self.collaboration.whole,
+            )
             users = self.recipe.evaluation.validation_users or None
             found = evaluate(scorer, self.arrays, fold=Fold.VALIDATION, users_per_domain=users, seed=self.recipe.seed)
             return _headlines(self.arrays, found)

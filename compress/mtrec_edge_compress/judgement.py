@@ -18,7 +18,8 @@ class Scorer(Protocol):
     def pair_scores(self, history: History, domain: str) -> Mapping[str, Scores]:
         """Return task -> scores of every item of the domain, (rows of the domain,), for one user.
 
-        Regression in the task's units; binary as a logit, or as any score that grows with the probability.
+        Regression in the task's units; binary as a logit, or as any score that grows with the probability. A ranked
+        task's catalogue is ordered by `task.order` where that is there, else by the task's own scores.
         """
         ...
 
@@ -39,6 +40,7 @@ class Judgement:
     counts: dict[str, int] = field(default_factory=dict)  # on how much
     chance: dict[str, float] = field(default_factory=dict)  # metric -> what no knowledge gives, for retention
     per_user: dict[str, Scores] = field(default_factory=dict)  # metric -> (users or rows,), nan where undefined
+    reliability: tuple[Scores, ...] = ()  # of a probability: mean, share of positives and events of each bin
 
     def joined(self, other: "Judgement") -> "Judgement":
         """Return both judgements as one."""
@@ -47,4 +49,5 @@ class Judgement:
             self.counts | other.counts,
             self.chance | other.chance,
             self.per_user | other.per_user,
+            self.reliability or other.reliability,
         )

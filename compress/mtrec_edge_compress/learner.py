@@ -5,6 +5,7 @@ optimisers, epochs or files.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.tokens import Tokens
 from mtrec_edge_compress.weighting import TaskWeighting
 from mtrec_edge_runtime.errors import DataError
-from mtrec_edge_runtime.tasks import Kind
+from mtrec_edge_runtime.tasks import ORDER, Kind
 
 
 @dataclass(frozen=True)
@@ -168,15 +169,21 @@ class Learner(nn.Module):
     def pair_losses(self, pairs: PairBatch, scores: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the pairwise tasks' losses against their labels."""
         return {
-            name: self.gold_pair_loss(self._task(name), pairs, score)
-            for name, score in scores.items()
+            name: self.gold_pair_loss(self._task(name), pairs, scores[name], order_of(name, scores))
+            for name in pairs.labels
             if pairs.counts[name]
         }
 
-    def gold_pair_loss(self, task: TaskSpec, pairs: PairBatch, score: Tensor) -> Tensor:
-        """Return one pairwise task's loss; a ranked task's parts are averaged so that it still starts near 1."""
+    def gold_pair_loss(self, task: TaskSpec, pairs: PairBatch, score: Tensor, order: Tensor) -> Tensor:
+        """Return one pairwise task's loss; a ranked task's parts are averaged so that it still starts near 1.
+
+        What orders the catalogue learns from sampled negatives, the probability of an explicit label from logged events
+        alone: a like is rare among all items and common among those a user chose. One score cannot say both.
+        Source: Ma et al., Entire space multi-task model, 2018 (the two are told apart).
+        """
         label, scale = pairs.labels[task.name], self.scales[task.name]
-        target, negative = score[:, : label.shape[1]], score[:, label.shape[1] :]
+        width = label.shape[1]
+        target = score[:, :width]
         if task.kind is Kind.REGRESSION:
             return losses.regression_loss(target, label, scale.deviation, pairs.counts[task.name])
         parts = []
@@ -185,9 +192,10 @@ class Learner(nn.Module):
             parts.append(losses.binary_loss(target, label, scale.mean, pairs.counts[task.name]))
         if task.negatives:
             positive, count = (label == 1).to(score.dtype), pairs.positives[task.name]
-            parts.append(losses.sampled_softmax_loss(target, positive, negative, pairs.allowed, count))
+            first, others = order[:, :width], order[:, width:]
+            parts.append(losses.sampled_softmax_loss(first, positive, others, pairs.allowed, count))
             if not explicit:
-                parts.append(losses.balanced_negative_loss(target, positive, negative, pairs.allowed, count))
+                parts.append(losses.balanced_negative_loss(target, positive, score[:, width:], pairs.allowed, count))
         return torch.stack(parts).mean()
 
     def _task(self, name: str) -> TaskSpec:
@@ -205,8 +213,14 @@ def rank_pairs(model: MultiTaskModel, pairs: PairBatch, vectors: Tensor) -> dict
             pairs.history_mask,
             vectors[pairs.candidates],
             pairs.priors,
+            pairs.affinity,
         )
-    return {name: score for name, score in scores.items() if name in pairs.labels}
+    return {name: score for name, score in scores.items() if name.removesuffix(ORDER) in pairs.labels}
+
+
+def order_of(task: str, scores: Mapping[str, Tensor]) -> Tensor:
+    """Return what orders the catalogue for a task: a score of its own, or the task's."""
+    return scores.get(task + ORDER, scores[task])
 
 
 def centre_outputs(learner: Learner) -> None:

@@ -27,9 +27,10 @@ class Row:
     counts: dict[str, dict[str, int]]
     known_items: TaskMetrics = field(default_factory=dict)  # the same with the teacher's vectors in the catalogue
 
-    def evaluation(self) -> Evaluation:
-        """Return the row as `verify` wants it, without per-user values."""
-        return Evaluation(self.tasks, self.counts, self.chance, {}, {}, {})
+    def evaluation(self, catalogue: Literal["teacher", "student"]) -> Evaluation:
+        """Return the row as `verify` wants it: with the item vectors a bundle will hold, without per-user values."""
+        tasks = self.known_items if catalogue == "teacher" and self.known_items else self.tasks
+        return Evaluation(tasks, self.counts, self.chance, {}, {}, {})
 
 
 @dataclass(frozen=True)

@@ -46,11 +46,17 @@ def graph_row(job: Job, stage: Stage, folder: Path, variant: Variant) -> Row:
 
 
 def _row(job: Job, stage: Stage, encoded: Encoded, rank: RankFunction, parameters: int, size_bytes: int) -> Row:
-    """Judge on the TEST fold, and again with the teacher's vectors in the catalogue (not the teacher itself)."""
+    """Judge on the TEST fold, and again with the teacher's vectors in the catalogue (not the teacher itself).
+
+    Strict cold items stand for items first met on the device: their vectors are always the encoder's own.
+    """
     found = job.judge(encoded, rank)
     known: TaskMetrics = {}
     if stage != "teacher":
-        known = job.judge(encoded, rank, catalogue=load_encoded(job.work / "teacher/encoded.npz").vectors).tasks
+        catalogue = load_encoded(job.work / "teacher/encoded.npz").vectors
+        cold = np.flatnonzero(job.arrays.cold)
+        catalogue[cold] = encoded.vectors[cold]
+        known = job.judge(encoded, rank, catalogue=catalogue).tasks
     return Row(stage, parameters, size_bytes, found.tasks, found.chance, found.counts, known)
 
 

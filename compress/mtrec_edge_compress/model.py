@@ -6,6 +6,7 @@ Knows nothing of files, data or training.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,13 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtrec_edge_compress.data.schema import TaskSpec
-from mtrec_edge_runtime.tasks import Kind
+from mtrec_edge_runtime.tasks import ORDER, Kind
 
 PRIORS = 3  # popularity, mean_value, seen
 USER_FACTS = 2  # mean value of the history, its log length
 SHARPNESS = (4.0, 16.0)  # at the start of training
-NEAREST = -len(SHARPNESS) - 1  # where the heads' features hold the sharpest kernel density
+MEMORIES = 2  # learned ways to add up the affinities of a history
+EVIDENCE = MEMORIES + 1  # features made of affinities
+NEAREST = -EVIDENCE - len(SHARPNESS) - 1  # where the heads' features hold the sharpest kernel density
 NEIGHBOUR_WEIGHT = 0.5  # of that feature in a ranked task's logit, at the start of training
+AFFINITY_SCALE = 3.0  # brings the sums of affinities to the range of the other features
+AFFINITY_WEIGHT = 2.0  # of each such sum in a ranked task's logit, at the start of training
 
 
 @dataclass(frozen=True)
@@ -118,12 +123,34 @@ class HistoryMatch(nn.Module):
         return torch.cat([*nearest, *values], dim=-1)
 
 
+class Affinity(nn.Module):
+    """What users did together says of a candidate: the affinities of the history's events, added up.
+
+    An event's say is learned: `(gain(behaviour) + slope value) exp(bias(age))`, in a few ways, as EASE with weighted
+    events. The last feature counts the events that say anything: the evidence there is.
+    """
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(shape.behaviours, MEMORIES))
+        self.slope = nn.Parameter(torch.zeros(MEMORIES))
+        self.age_bias = nn.Parameter(torch.zeros(shape.max_history, MEMORIES))
+
+    def forward(self, affinity: Tensor, behaviour: Tensor, value: Tensor, age: Tensor, mask: Tensor) -> Tensor:
+        """Return (batch, items, EVIDENCE); `affinity` (batch, items, events)."""
+        say = (self.gain[behaviour] + value.unsqueeze(-1) * self.slope) * torch.exp(self.age_bias[age])
+        known = mask.unsqueeze(-1).to(affinity.dtype)
+        sums = torch.matmul(affinity, say * known) * AFFINITY_SCALE
+        events = torch.matmul((affinity != 0).to(affinity.dtype), known)
+        return torch.cat([sums, torch.log1p(events) / 2.0], dim=-1)
+
+
 class TaskHeads(nn.Module):
-    """For each pairwise task a small MLP and a linear path on `[u*v, |u-v|, priors, user facts, match]`."""
+    """For each output a small MLP and a linear path on `[u*v, |u-v|, priors, user facts, match, evidence]`."""
 
     def __init__(self, shape: ModelShape, tasks: int) -> None:
         super().__init__()
-        features = 2 * shape.vector_size + PRIORS + USER_FACTS + 2 * len(SHARPNESS)
+        features = 2 * shape.vector_size + PRIORS + USER_FACTS + 2 * len(SHARPNESS) + EVIDENCE
         self.tasks, self.hidden = tasks, shape.task_hidden
         self.inner = nn.Linear(features, tasks * shape.task_hidden)
         self.outer = nn.Parameter(torch.randn(tasks, shape.task_hidden) * 0.1)
@@ -132,12 +159,17 @@ class TaskHeads(nn.Module):
         with torch.no_grad():
             self.linear.weight.mul_(0.1)
 
-    def forward(self, user: Tensor, candidates: Tensor, priors: Tensor, facts: Tensor, match: Tensor) -> Tensor:
-        """Return raw scores (batch, items, tasks); `user` (batch, D), `candidates` unit (batch, items, D)."""
+    def forward(self, user: Tensor, candidates: Tensor, facts: Tensor, others: Sequence[Tensor]) -> Tensor:
+        """Return raw scores (batch, items, tasks).
+
+        `user` (batch, D), `candidates` unit (batch, items, D), `facts` (batch, USER_FACTS), `others` (batch, items, n)
+        each: priors, match, evidence.
+        """
         u = user.unsqueeze(1)
         v = candidates * math.sqrt(candidates.shape[-1])
         known = facts.unsqueeze(1).expand(-1, v.shape[1], -1)
-        features = torch.cat([u * v, (u - v).abs(), priors, known, match], dim=-1)
+        priors, match, evidence = others
+        features = torch.cat([u * v, (u - v).abs(), priors, known, match, evidence], dim=-1)
         hidden = torch.unflatten(F.relu(self.inner(features)), -1, (self.tasks, self.hidden))
         scores: Tensor = (self.dropout(hidden) * self.outer).sum(-1) + self.linear(features)
         return scores
@@ -154,22 +186,34 @@ class MultiTaskModel(nn.Module):
         self.text = TextEncoder(backbone, hidden_size, shape.vector_size)
         self.user = UserEncoder(shape)
         self.match = HistoryMatch(shape)
-        self.heads = TaskHeads(shape, max(len(self.pair_tasks), 1))
+        self.affinity = Affinity(shape)
+        self.outputs = tuple(task.name for task in self.pair_tasks) + tuple(
+            task.name + ORDER for task in self.pair_tasks if task.ordered_apart
+        )
+        self.heads = TaskHeads(shape, max(len(self.outputs), 1))
         self.text_heads = nn.ModuleList(
             nn.Linear(shape.vector_size if task.kind is Kind.MULTICLASS else hidden_size, len(task.labels))
             for task in self.text_tasks
         )
-        with torch.no_grad():  # a binary task starts as the cosine of user and item, a regression as its mean
-            for number, task in enumerate(self.pair_tasks):
-                if task.kind is Kind.BINARY:
-                    self.heads.linear.weight[number, : shape.vector_size] = 1.0 / math.sqrt(shape.vector_size)
-                if task.negatives:  # the catalogue is ranked by it: it starts as the neighbours of the history too
-                    self.heads.linear.weight[number, NEAREST] = NEIGHBOUR_WEIGHT
-        count = max(len(self.pair_tasks), 1)
+        self._start_heads()
+        count = max(len(self.outputs), 1)
         self.register_buffer("center", torch.zeros(count))  # regression: mean and deviation of the TRAIN labels
         self.register_buffer("scale", torch.ones(count))
         self.center: Tensor
         self.scale: Tensor
+
+    def _start_heads(self) -> None:
+        """Start a binary output as the cosine of user and item, one that orders as the history's neighbours too."""
+        weight = self.heads.linear.weight
+        with torch.no_grad():
+            for task in self.pair_tasks:
+                if task.kind is Kind.BINARY:
+                    weight[self.outputs.index(task.name), : self.vector_size] = 1.0 / math.sqrt(self.vector_size)
+                if task.negatives:
+                    number = self.outputs.index(task.name + ORDER if task.ordered_apart else task.name)
+                    weight[number, : self.vector_size] = 1.0 / math.sqrt(self.vector_size)
+                    weight[number, NEAREST] = NEIGHBOUR_WEIGHT
+                    weight[number, -EVIDENCE:-1] = AFFINITY_WEIGHT
 
     @property
     def vector_size(self) -> int:
@@ -204,12 +248,14 @@ class MultiTaskModel(nn.Module):
         history_mask: Tensor,
         candidates: Tensor,
         priors: Tensor,
+        affinity: Tensor,
     ) -> dict[str, Tensor]:
-        """Return the outputs of `ranker.onnx`: a (batch, items) score for every pairwise task."""
+        """Return the outputs of `ranker.onnx`: (batch, items) for every pairwise task and every order of its own."""
         mask = history_mask.to(value.dtype)
         events = mask.sum(1).clamp_min(1.0)  # a history may be empty in evaluation
         facts = torch.stack([(value * mask).sum(1) / events, torch.log1p(events) / 4.0], dim=-1)
         user = self.user(history, behaviour, value, age, history_mask)
         match = self.match(history, value, age, history_mask, candidates)
-        raw = self.heads(user, candidates, priors, facts, match) * self.scale + self.center
-        return {task.name: raw[..., number] for number, task in enumerate(self.pair_tasks)}
+        evidence = self.affinity(affinity, behaviour, value, age, history_mask)
+        raw = self.heads(user, candidates, facts, (priors, match, evidence)) * self.scale + self.center
+        return {name: raw[..., number] for number, name in enumerate(self.outputs)}

@@ -14,10 +14,11 @@ from mtrec_edge_compress.data.schema import Fold, TaskSpec
 from mtrec_edge_compress.judgement import Judgement, Scorer, Scores
 from mtrec_edge_runtime import metrics
 from mtrec_edge_runtime.errors import InputError
-from mtrec_edge_runtime.tasks import Kind
+from mtrec_edge_runtime.tasks import ORDER, Kind
 
 Bools = npt.NDArray[np.bool_]
 K = 10  # length of a recommended list
+HEAD = 0.2  # share of the warm items that are called the head, the most popular ones
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class _Visit:
 
     user: int  # position among the evaluated users
     scores: Scores  # (items,)
+    order: Scores  # (items,) what the catalogue is ordered by
     items: IntArray  # items of the fold's events that carry the label
     labels: Scores  # their labels
     pool: IntArray  # items that may be ranked: not cold, not in the user's history
@@ -127,18 +129,22 @@ def _visit(
     label = np.asarray(place.arrays.labels(task.name))[events]
     kept = ~np.isnan(label)
     items = place.local(place.arrays.event_item[events[kept]])
-    return _Visit(user, _scores_of(scores, task, len(place.cold)), items, label[kept], pool)
+    own = _scores_of(scores, task.name, len(place.cold))
+    order = _scores_of(scores, task.name + ORDER, len(place.cold)) if task.name + ORDER in scores else own
+    if task.kind is Kind.REGRESSION:
+        own = np.clip(own, task.low, task.high)
+    return _Visit(user, own, order, items, label[kept], pool)
 
 
-def _scores_of(scores: Mapping[str, Scores], task: TaskSpec, items: int) -> Scores:
-    if task.name not in scores:
+def _scores_of(scores: Mapping[str, Scores], name: str, items: int) -> Scores:
+    if name not in scores:
         raise InputError(
-            f"task {task.name}: the scorer returned only {', '.join(scores) or 'nothing'}; name its tasks in `tasks`"
+            f"task {name}: the scorer returned only {', '.join(scores) or 'nothing'}; name its tasks in `tasks`"
         )
-    own = scores[task.name]
+    own = scores[name]
     if own.shape != (items,):
-        raise InputError(f"task {task.name}: expected scores of shape ({items},), got {own.shape}")
-    return np.clip(own, task.low, task.high) if task.kind is Kind.REGRESSION else own
+        raise InputError(f"task {name}: expected scores of shape ({items},), got {own.shape}")
+    return own
 
 
 class _Ranked:
@@ -148,6 +154,8 @@ class _Ranked:
         names = (f"ndcg@{K}", f"recall@{K}", "mrr", f"cold_ndcg@{K}", "cold_auc")
         self.per_user = {name: np.full(users, np.nan) for name in names}
         self.popularity = popularity
+        self.kinds = _item_kinds(popularity, cold)
+        self.by_kind = {f"recall@{K} {kind}": np.full(users, np.nan) for kind in self.kinds}
         self.cold = np.flatnonzero(cold)
         self.lists: list[IntArray] = []
         self.relevant = 0
@@ -157,17 +165,20 @@ class _Ranked:
         """Rank the warm pool, then the cold items among themselves."""
         positive = np.zeros(len(self.popularity), bool)
         positive[visit.items[visit.labels > 0.5]] = True
-        pool_scores = visit.scores[visit.pool]
+        pool_scores = visit.order[visit.pool]
         relevant = np.flatnonzero(positive[visit.pool])
         if len(relevant):
             ranks = metrics.average_ranks(pool_scores, relevant)
             self._set(visit.user, {f"ndcg@{K}": metrics.ndcg(ranks, K), f"recall@{K}": metrics.recall(ranks, K)})
             self._set(visit.user, {"mrr": metrics.mrr(ranks)})
+            for kind, inside in self.kinds.items():
+                if len(own := ranks[inside[visit.pool[relevant]]]):
+                    self.by_kind[f"recall@{K} {kind}"][visit.user] = metrics.recall(own, K)
             self.lists.append(visit.pool[metrics.top_items(pool_scores, K)])
             self.relevant += len(relevant)
         relevant = np.flatnonzero(positive[self.cold])
         if len(relevant):
-            ranks = metrics.average_ranks(visit.scores[self.cold], relevant)
+            ranks = metrics.average_ranks(visit.order[self.cold], relevant)
             cold_auc = metrics.rank_auc(ranks, len(self.cold))
             self._set(visit.user, {f"cold_ndcg@{K}": metrics.ndcg(ranks, K), "cold_auc": cold_auc})
             self.cold_relevant += len(relevant)
@@ -189,7 +200,21 @@ class _Ranked:
         counts = {"users": len(self.lists), "relevant": self.relevant, "items": warm_items}
         counts |= {"cold_users": cold_users, "cold_relevant": self.cold_relevant}
         chance = {name: 0.5 if name == "cold_auc" else 0.0 for name in known}
-        return Judgement(means, counts, chance, known)
+        return Judgement(means, counts, chance, known | self.by_kind)
+
+
+def _item_kinds(popularity: IntArray, cold: Bools) -> dict[str, Bools]:
+    """Return kinds of warm items, (items,) each: by their number of TRAIN events, and the head and the tail."""
+    order = np.argsort(-np.where(cold, -1, popularity), kind="stable")
+    head = np.zeros(len(popularity), bool)
+    head[order[: round(HEAD * int((~cold).sum()))]] = True
+    return {
+        "items with 0 events": ~cold & (popularity == 0),
+        "items with 1-5 events": ~cold & (popularity > 0) & (popularity <= 5),
+        "items with >5 events": ~cold & (popularity > 5),
+        "head": ~cold & head,
+        "tail": ~cold & ~head,
+    }
 
 
 class _Labelled:
@@ -222,14 +247,16 @@ def _judge_labels(labelled: _Labelled, task: TaskSpec, place: _Domain, users: in
         return Judgement()
     per_user, _ = metrics.user_auc(scores, labels, user)
     values = {"auc": metrics.auc(scores, labels), "gauc": metrics.gauc(scores, labels, user)}
+    bins: tuple[Scores, ...] = ()
     if calibrated:
         values |= {"log_loss": metrics.log_loss(scores, labels)}
         values |= {"ece": metrics.ece(metrics.sigmoid(scores), labels)}
+        bins = metrics.reliability(metrics.sigmoid(scores), labels)
     chance = {"auc": 0.5, "gauc": 0.5}
     spread = np.full(users, np.nan)
     spread[np.unique(user)] = per_user
     known = {name: value for name, value in values.items() if not np.isnan(value)}
-    return Judgement(known, {"events": len(labels)}, chance, {"user_auc": spread})
+    return Judgement(known, {"events": len(labels)}, chance, {"user_auc": spread}, bins)
 
 
 def _regression(

@@ -55,6 +55,7 @@ def _random_ranker_inputs(
         "history_mask": _ragged_mask(rng, batch, events),
         "candidates": _unit(rng.normal(size=(batch, items, model.vector_size))),
         "priors": rng.random((batch, items, PRIORS)).astype(np.float32),
+        "affinity": rng.normal(size=(batch, items, events)).astype(np.float32),
     }
 
 

@@ -27,6 +27,8 @@ from mtrec_edge_compress.recipe import Recipe, read_recipe
 from mtrec_edge_compress.stages import (
     Made,
     bundle_up,
+    calibrate,
+    collaborate,
     distill_student,
     export_graphs,
     ledger_so_far,
@@ -44,13 +46,15 @@ from mtrec_edge_runtime.results import write_result
 Run = Callable[[Job, Path], Made]  # job, own folder -> rows of the ledger, facts
 
 STAGES: tuple[tuple[str, Run, tuple[str, ...]], ...] = (  # name, function, settings it adds to those before it
-    ("teacher", teach, ("seed", "model", "weights", "teacher", "evaluation")),
+    ("collaborate", collaborate, ("seed", "collaborate")),
+    ("teacher", teach, ("model", "weights", "teacher", "evaluation")),
     ("distill", distill_student, ("student", "distill")),
     ("prune", prune_student, ("prune",)),
     ("export", export_graphs, ()),
     ("quantize", quantize_graphs, ("quantize",)),
+    ("calibrate", calibrate, ("bundle",)),
     ("verify", verify_graphs, ("verify",)),
-    ("bundle", bundle_up, ("name", "bundle")),
+    ("bundle", bundle_up, ("name",)),
 )
 IN_EVERY_PROCESS = ("teacher", "distill", "prune")  # these train; the others need one process
 
@@ -89,7 +93,7 @@ def run(
         data: a dataset folder that `prepare` wrote.
         out: the bundle's folder.
         encoder: hub id or folder of the teacher's encoder, over the recipe's.
-        teacher: a trained teacher's checkpoint folder; stage 2 then only measures it.
+        teacher: a trained teacher's checkpoint folder; it is then only measured.
         device: where to train.
         overrides: `key=value` over the recipe.
         work: where stages keep what they made; by default `out` with `.work` behind it. A killed run resumes there.

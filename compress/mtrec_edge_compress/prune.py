@@ -1,4 +1,4 @@
-"""Stage 4: remove attention heads and feed-forward units physically, in rounds, each healed by distillation.
+"""Stage 5: remove attention heads and feed-forward units physically, in rounds, each healed by distillation.
 
 Importance of a head or unit is E|dL/dg| at g = 1 of a gate g on its output (Michel, Levy & Neubig, Are sixteen heads
 really better than one?, 2019; first-order Taylor expansion, Molchanov et al., 2017), normalised within its layer.
@@ -15,6 +15,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from mtrec_edge_compress.batches import BatchSource
+from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.compact import CompactBert, Layer
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.distill import StudentLearner
@@ -121,6 +122,7 @@ def prune(
     recipe: Recipe,
     learner: StudentLearner,
     arrays: Arrays,
+    collaboration: Collaboration,
     *,
     folder: Path,
     validate: Validate,
@@ -133,7 +135,9 @@ def prune(
     metrics: dict[str, float] = {}
     for number in range(1, rounds + 1):
         place, seed = folder / f"round-{number}", recipe.seed + number
-        source = BatchSource(arrays, learner.tokens, heal, recipe.model.max_history, seed, every_text=True)
+        source = BatchSource(
+            arrays, learner.tokens, collaboration, heal, recipe.model.max_history, seed, every_text=True
+        )
         remembered = place / "kept.json"
         if not remembered.is_file():
             scores = importance(learner, source, recipe.prune.importance_steps, open_device(device))

@@ -1,14 +1,14 @@
-"""Stage 6: `encoder.fp32.onnx` -> two INT8 graphs, `encoder.onnx` and `encoder.exact.onnx`, over one `encoder.bin`.
+"""Stage 7: `encoder.fp32.onnx` -> two INT8 graphs, `encoder.onnx` and `encoder.exact.onnx`, over one `encoder.bin`.
 
 * Embedding tables: one INT8 row and one scale a word, in plain operators. ONNX Runtime's own way is one scale a table.
 * Matrices: symmetric INT8, one scale an output column (Optimum's ORTQuantizer: scale = max|w| / 64, or / 127).
 * Profile `fast` multiplies integers (MatMulInteger); profile `exact` turns the same integers back into floats.
-* Small heads stay FP32. The ranker is copied as it is: it is small, and a ranking is its output.
+* Small heads stay FP32. The ranker's weights are stored in 16 bits and cast back when it is opened: its arithmetic
+  stays FP32, for a ranking is its output.
 
 Knows nothing of whether the result is good enough: verify.py measures that.
 """
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ ENCODER_EXACT = "encoder.exact.onnx"
 ENCODER_WEIGHTS = "encoder.bin"
 
 MIN_TABLE_BYTES = 4096  # a smaller lookup table costs more as nodes than it saves as bytes
+MIN_HALF_BYTES = 1024  # a smaller weight of the ranker stays FP32
 MAX_FP32_HEAD_BYTES = 256 * 1024  # a head up to this size keeps FP32 weights: rounding it buys little and shows at once
 MAX_FP32_BYTES = 64 * 1024  # anything else above this size must have become INT8
 
@@ -60,8 +61,10 @@ def quantize(folder_fp32: Path, out: Path, *, reduce_range: bool = True) -> None
         check_portable(model, name)
         _check_no_large_floats(model, name)
     write_shared({out / ENCODER_FAST: fast, out / ENCODER_EXACT: exact}, out / ENCODER_WEIGHTS)
-    if folder_fp32.resolve() != out.resolve():
-        shutil.copyfile(folder_fp32 / RANKER, out / RANKER)
+    ranker = onnx.load(folder_fp32 / RANKER)
+    store_halves(ranker)
+    check_portable(ranker, RANKER)
+    (out / RANKER).write_bytes(ranker.SerializeToString(deterministic=True))
 
 
 def int8_rows(table: Array) -> tuple[Array, Array]:
@@ -114,6 +117,25 @@ def quantize_tables(model: Any) -> None:
             helper.make_node("Mul", [float_out, scale_out], [node.output[0]], f"{node.name}/Mul"),
         ]
     replace_nodes(model.graph, nodes)
+
+
+def store_halves(model: Any) -> None:
+    """Store every large FP32 weight as float16 and a Cast, which ONNX Runtime folds away when it opens the graph.
+
+    Raises StageError for a weight beyond float16.
+    """
+    casts = []
+    for name, value in weights_of(model).items():
+        if value.dtype != np.float32 or value.nbytes < MIN_HALF_BYTES:
+            continue
+        with np.errstate(over="ignore"):  # refused below
+            half = value.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise StageError(f"quantize: {name} holds {np.abs(value).max():.3g}, beyond float16; train it again")
+        stored = next(tensor for tensor in model.graph.initializer if tensor.name == name)
+        stored.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], f"{name}/Cast", to=onnx.TensorProto.FLOAT))
+    replace_nodes(model.graph, [*casts, *model.graph.node])
 
 
 def _looks_up_rows(node: Any, constants: dict[str, Array]) -> bool:

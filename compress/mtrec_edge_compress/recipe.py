@@ -41,7 +41,7 @@ class Training:
     negatives: int = 128  # sampled unobserved items a step, shared by its users
     fresh_targets: int = 1  # targets of a window encoded with gradients, and that share of the negatives; else cached
     texts: int = 32  # labelled texts a step, for the text tasks
-    prior_dropout: float = 0.1  # share of candidates shown without their priors, as an unseen item is
+    prior_dropout: float = 0.1  # share of candidates shown without priors and affinity, as an unseen item is
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 5e-5  # of the text backbone
     head_learning_rate: float = 1e-3  # of everything else
@@ -70,8 +70,26 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Collaborate:
+    """Stage 2: item-to-item weights from what users did together."""
+
+    links: int = 10  # of an item on average, 3 bytes each in the bundle; 0 leaves collaboration out
+    penalties: tuple[float, ...] = (20.0, 50.0, 200.0, 600.0)  # of EASE; the best on VALIDATION is taken
+    parts: int = 4  # of the users: training looks at weights fitted without the user's part
+    tuning_users: int = 600  # validation users a penalty is judged on
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be fitted."""
+        _within("collaborate.links", self.links, 0, 1000)
+        _within("collaborate.parts", self.parts, 2, 100)
+        _within("collaborate.tuning_users", self.tuning_users, 1, 1_000_000)
+        if not self.penalties or any(not isinstance(p, int | float) or p <= 0 for p in self.penalties):
+            raise RecipeError(f"collaborate.penalties = {self.penalties}: write at least one number above 0")
+
+
+@dataclass(frozen=True)
 class Teacher:
-    """Stage 2: the BERT that learns the tasks."""
+    """Stage 3: the BERT that learns the tasks."""
 
     encoder: str = ""  # hub id or folder of a transformers encoder; "" makes a small random BERT (synthetic data)
     layers: int = 4  # of the random BERT
@@ -108,7 +126,7 @@ class Student:
 
 @dataclass(frozen=True)
 class Distill:
-    """Stage 3: first match the teacher's vectors on every text, then its task outputs."""
+    """Stage 4: first match the teacher's vectors on every text, then its task outputs."""
 
     represent: Training = field(default_factory=Training)  # texts only
     tasks: Training = field(default_factory=Training)  # texts and pairs
@@ -124,7 +142,7 @@ class Distill:
 
 @dataclass(frozen=True)
 class Prune:
-    """Stage 4: heads and feed-forward units removed in rounds, each followed by healing."""
+    """Stage 5: heads and feed-forward units removed in rounds, each followed by healing."""
 
     heads: float = 0.25  # share of all attention heads removed in the end
     units: float = 0.25  # share of all feed-forward units removed in the end
@@ -141,14 +159,14 @@ class Prune:
 
 @dataclass(frozen=True)
 class Quantize:
-    """Stage 6."""
+    """Stage 7."""
 
     reduce_range: bool = True  # 7-bit weights: no saturation on CPUs without VNNI
 
 
 @dataclass(frozen=True)
 class Verify:
-    """Stage 7: what must hold for the bundle to be certified."""
+    """Stage 8: what must hold for the bundle to be certified."""
 
     fp32_max_abs: float = 1e-4  # torch against FP32 ONNX, greatest absolute difference
     task_loss: float = 0.01  # greatest relative loss of a task's headline metric, FP32 to INT8
@@ -172,7 +190,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Bundle:
-    """Stage 8."""
+    """Stage 9."""
 
     catalogue: Literal["teacher", "student"] = "teacher"  # whose vectors known items get
 
@@ -185,6 +203,7 @@ class Recipe:
     seed: int = 0
     model: Model = field(default_factory=Model)
     weights: dict[str, float] = field(default_factory=dict)  # task -> lambda, over the dataset's own
+    collaborate: Collaborate = field(default_factory=Collaborate)
     teacher: Teacher = field(default_factory=Teacher)
     student: Student = field(default_factory=Student)
     distill: Distill = field(default_factory=Distill)

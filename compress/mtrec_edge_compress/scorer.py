@@ -10,6 +10,7 @@ import torch
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray, History, IntArray
 from mtrec_edge_compress.encoding import Encoded
 from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_runtime.neighbours import Neighbours
 from mtrec_edge_runtime.recommender import RANKER_INPUTS
 
 RankInputs = dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]  # the inputs of ranker.onnx by name
@@ -17,6 +18,7 @@ RankFunction = Callable[[RankInputs], dict[str, FloatArray]]
 
 
 NOTHING = np.zeros(1, np.int64)
+UNKNOWN = np.full(1, -1)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class VectorScorer:
     encoded: Encoded
     rank: RankFunction
     max_history: int
+    neighbours: Neighbours
     catalogue: FloatArray | None = None  # item vectors that stand in for the encoder's own
 
     def rank_inputs(self, history: History, rows: slice | IntArray) -> RankInputs:
@@ -35,8 +38,10 @@ class VectorScorer:
         items, behaviours = history.items[: self.max_history], history.behaviours[: self.max_history]
         value = self.arrays.normalised(behaviours, history.values[: self.max_history])
         mask = np.ones(len(items), np.int64)
+        known = items
         if not len(items):  # a user of whom nothing is known: one event that is padding
             items, behaviours, value, mask = NOTHING, NOTHING, np.zeros(1, np.float32), NOTHING
+            known = UNKNOWN
         return {
             "history": vectors[items][None],
             "behaviour": behaviours[None],
@@ -45,6 +50,7 @@ class VectorScorer:
             "history_mask": mask[None],
             "candidates": vectors[rows][None],
             "priors": self.arrays.priors[rows][None],
+            "affinity": self.neighbours.affinity(known, rows)[None],
         }
 
     def pair_scores(self, history: History, domain: str) -> dict[str, FloatArray]:

@@ -1,23 +1,29 @@
-"""The seven stages: each reads the folders of those before it, writes its own, and returns rows of the ledger.
+"""The nine stages: each reads the folders of those before it, writes its own, and returns rows of the ledger.
 
 Knows nothing of their order, of resuming or of settings that changed: see pipeline.py.
 """
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
+from tqdm import tqdm
 
 from mtrec_edge_compress.agreement import make_pool
 from mtrec_edge_compress.bundle import Card, write_bundle
+from mtrec_edge_compress.calibration import fit_temperatures
 from mtrec_edge_compress.checkpoint import load_model, save_model
+from mtrec_edge_compress.collaboration import fit_collaboration, save_collaboration
+from mtrec_edge_compress.data.arrays import FloatArray
 from mtrec_edge_compress.distill import StudentLearner, distill, new_student, soft_targets, student_learner
 from mtrec_edge_compress.encoding import encode_all, load_encoded, save_encoded
 from mtrec_edge_compress.export import export_onnx
-from mtrec_edge_compress.job import Job
+from mtrec_edge_compress.graphs import Graphs
+from mtrec_edge_compress.job import COLLABORATION, Job
 from mtrec_edge_compress.latency import measure_latencies, read_latencies
 from mtrec_edge_compress.ledger import Ledger, Row, Stage, make_ledger
 from mtrec_edge_compress.measure import graph_row, torch_row
@@ -25,12 +31,27 @@ from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.onnx_graph import byte_ledger
 from mtrec_edge_compress.prune import compact_backbone, prune
 from mtrec_edge_compress.quantize import ENCODER_FAST, quantize
+from mtrec_edge_compress.scorer import VectorScorer
 from mtrec_edge_compress.teacher import train_teacher
 from mtrec_edge_compress.tokens import vocabulary_of
 from mtrec_edge_compress.verify import Verdict, verify
 from mtrec_edge_compress.vocabulary import trim_vocabulary
 
 Made = tuple[list[Row], dict[str, Any]]  # rows of the ledger, facts
+
+
+def collaborate(job: Job, folder: Path) -> Made:
+    """Find what users did together."""
+    if not PartialState().is_main_process:
+        return [], {}
+    found, chosen = fit_collaboration(
+        job.arrays,
+        job.recipe.collaborate,
+        seed=job.recipe.seed,
+        progress=lambda line: tqdm.write(line, file=sys.stderr) if job.progress else None,
+    )
+    save_collaboration(found, folder / Path(COLLABORATION).name)
+    return [], {f"collaboration_{domain}": setting for domain, setting in chosen.items()}
 
 
 def teach(job: Job, folder: Path) -> Made:
@@ -42,6 +63,7 @@ def teach(job: Job, folder: Path) -> Made:
             job.recipe,
             job.arrays,
             job.teacher_tokens,
+            job.collaboration,
             job.encoder,
             folder=folder / "training",
             validate=job.validator(job.teacher_tokens, job.recipe.teacher.training.precision),
@@ -69,6 +91,7 @@ def distill_student(job: Job, folder: Path) -> Made:
         job.recipe,
         learner,
         job.arrays,
+        job.collaboration,
         folder=folder,
         validate=job.validator(job.student_tokens, job.recipe.distill.tasks.precision),
         device=job.device,
@@ -123,6 +146,7 @@ def prune_student(job: Job, folder: Path) -> Made:
         job.recipe,
         learner,
         job.arrays,
+        job.collaboration,
         folder=folder,
         validate=job.validator(job.student_tokens, job.recipe.prune.heal.precision),
         device=job.device,
@@ -154,6 +178,7 @@ def verify_graphs(job: Job, folder: Path) -> Made:
             arrays,
             job.student_tokens.ids,
             domain,
+            neighbours=job.collaboration.whole,
             max_history=settings.max_history,
             candidates=limits.pool,
             seed=job.recipe.seed,
@@ -165,7 +190,7 @@ def verify_graphs(job: Job, folder: Path) -> Made:
         fp32=job.work / "export",
         int8=job.work / "quantize",
         pools=pools,
-        evaluations={row.stage: row.evaluation() for row in job.rows},
+        evaluations={row.stage: row.evaluation(job.recipe.bundle.catalogue) for row in job.rows},
         vocabulary=len((job.work / "distill/vocab.txt").read_text(encoding="utf-8").splitlines()),
         max_tokens=settings.max_tokens,
         limits=limits,
@@ -174,6 +199,22 @@ def verify_graphs(job: Job, folder: Path) -> Made:
     (folder / "latency.json").write_text(json.dumps(measure_latencies(job.work, settings.max_tokens)))
     not_judged = verdict.measured["without_retention"]
     return [], {"teacher_no_better_than_chance": ", ".join(not_judged)} if not_judged else {}
+
+
+def calibrate(job: Job, folder: Path) -> Made:
+    """Fit the temperatures of the probabilities that ship: profile `fast`, the bundle's item vectors."""
+    scorer = VectorScorer(
+        job.arrays,
+        load_encoded(job.work / "quantize/fast.npz"),
+        Graphs(job.work / "quantize", "fast", threads=torch.get_num_threads()).rank,
+        job.recipe.model.max_history,
+        job.collaboration.whole,
+        _catalogue(job),
+    )
+    users = job.recipe.evaluation.users_per_domain or None
+    found = fit_temperatures(scorer, job.arrays, users_per_domain=users, seed=job.recipe.seed)
+    (folder / "temperatures.json").write_text(json.dumps(found))
+    return [], {f"temperature of {task}": f"{value:.3f}" for task, value in found.items()}
 
 
 def read_verdict(job: Job) -> Verdict:
@@ -187,11 +228,15 @@ def ledger_so_far(job: Job) -> Ledger:
     return make_ledger(job.recipe.name, job.records, read_latencies(job.work / "verify/latency.json"))
 
 
+def _catalogue(job: Job) -> FloatArray:
+    """Return the item vectors (items, D) that ship."""
+    made_by = "teacher/encoded.npz" if job.recipe.bundle.catalogue == "teacher" else "quantize/exact.npz"
+    return load_encoded(job.work / made_by).vectors[: len(job.arrays.item_ids)]
+
+
 def bundle_up(job: Job, folder: Path) -> Made:
     """Write the bundle to `job.out`."""
-    recipe, items = job.recipe, len(job.arrays.item_ids)
-    teachers = recipe.bundle.catalogue == "teacher"
-    encoded = load_encoded(job.work / ("teacher/encoded.npz" if teachers else "quantize/exact.npz"))
+    recipe = job.recipe
     result = ledger_so_far(job).as_result(job.arrays, command=["mtrec-edge", "compress"], seed=recipe.seed)
     shipped = next(row for row in job.rows if row.stage == "int8_fast")
     card = Card(
@@ -200,14 +245,16 @@ def bundle_up(job: Job, folder: Path) -> Made:
         max_history=recipe.model.max_history,
         catalogue=recipe.bundle.catalogue,
         stages=tuple({"stage": stage, **measured} for stage, measured in result["stages"].items()),
-        quality=shipped.known_items if teachers else shipped.tasks,
+        quality=shipped.evaluation(recipe.bundle.catalogue).tasks,
     )
     write_bundle(
         job.out,
         graphs=job.work / "quantize",
         vocabulary=job.work / "distill/vocab.txt",
         arrays=job.arrays,
-        vectors=encoded.vectors[:items],
+        vectors=_catalogue(job),
+        neighbours=job.collaboration.whole,
+        temperatures=json.loads((job.work / "calibrate/temperatures.json").read_text()),
         card=card,
         verdict=read_verdict(job),
     )

@@ -1,6 +1,6 @@
 """What `evaluate_bundle` found, as a result file: a system a column of the published tables.
 
-A system `bundle - NAME` is the bundle's advantage over a baseline on the same users, with its 95 % interval. Knows
+A system `fused - NAME` is the bundle's advantage over a baseline on the same users, with its 95 % interval. Knows
 nothing of how a system scores.
 """
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mtrec_edge_compress.bootstrap import mean_interval
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_runtime.results import DatasetInfo, Measured, Result, new_result, write_result, write_samples
 
@@ -26,7 +27,7 @@ def systems_result(table: dict[str, Any], arrays: Arrays, *, name: str, command:
     result = new_result(name, command=command, seeds=[table["seed"]], dataset=dataset)
     systems: dict[str, dict[str, Measured]] = {
         system: {
-            f"{task} {metric}": Measured(value=value)
+            f"{task} {metric}": _measured(value, table["per_user"].get(system, {}).get(task, {}).get(metric))
             for task, found in tasks.items()
             for metric, value in found.items()
         }
@@ -35,7 +36,7 @@ def systems_result(table: dict[str, Any], arrays: Arrays, *, name: str, command:
     for task, differences in table["against"].items():
         for baseline, found in differences.items():
             measured = Measured(value=found["mean"], low=found["low"], high=found["high"])
-            systems.setdefault(f"bundle - {baseline}", {})[f"{task} {found['metric']}"] = measured
+            systems.setdefault(f"fused - {baseline}", {})[f"{task} {found['metric']}"] = measured
     result["systems"] = systems
     result["headlines"] = table["headlines"]
     users = table["users_per_domain"]
@@ -45,3 +46,11 @@ def systems_result(table: dict[str, Any], arrays: Arrays, *, name: str, command:
         *arrays.dataset.notes,
     ]
     return result
+
+
+def _measured(value: float, per_user: Sequence[float | None] | None) -> Measured:
+    """Return a metric that is a mean over users with its 95 % interval, any other alone."""
+    if per_user is None:
+        return Measured(value=value)
+    low, high = mean_interval([float("nan") if one is None else one for one in per_user])
+    return Measured(value=value, low=low, high=high)

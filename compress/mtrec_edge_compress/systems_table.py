@@ -12,6 +12,7 @@ from mtrec_edge_compress.bootstrap import holm, paired_bootstrap
 from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.evaluate import Evaluation, by_history
 
+OF_KIND = "recall@10 "  # begins the name of a per-user value that is about one kind of item
 PER_USER = {"rmse": "mse", "mae": "mse", "auc": "user_auc", "gauc": "user_auc", "macro_f1": "correct"}  # what is paired
 
 
@@ -54,6 +55,20 @@ def slices(
             for part in parts:
                 if task.source == "events" and metric in part.per_user.get(task.name, {}):
                     found.setdefault(task.name, {})[name] = by_history(part, task, metric)
+    return found
+
+
+def item_slices(
+    tasks: Sequence[TaskSpec], evaluations: Mapping[str, Sequence[Evaluation]]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return task -> system -> kind of item -> mean share of the relevant items of that kind in the first ten."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for task in tasks:
+        for name, parts in evaluations.items():
+            for metric, values in ((m, v) for part in parts for m, v in part.per_user.get(task.name, {}).items()):
+                if metric.startswith(OF_KIND) and not np.isnan(values).all():
+                    kinds = found.setdefault(task.name, {}).setdefault(name, {})
+                    kinds[metric.removeprefix(OF_KIND)] = float(np.nanmean(values))
     return found
 
 

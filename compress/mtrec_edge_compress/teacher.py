@@ -1,4 +1,4 @@
-"""Stage 2: fine-tune the BERT multi-task teacher."""
+"""Stage 3: fine-tune the BERT multi-task teacher."""
 
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from transformers import AutoModel, BertConfig, BertModel, BertTokenizer, PreTra
 
 from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.checkpoint import without_pooler
+from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.learner import Learner, centre_outputs
 from mtrec_edge_compress.model import ModelShape, MultiTaskModel
@@ -102,6 +103,7 @@ def train_teacher(
     recipe: Recipe,
     arrays: Arrays,
     tokens: Tokens,
+    collaboration: Collaboration,
     encoder: str,
     *,
     folder: Path,
@@ -114,7 +116,7 @@ def train_teacher(
     settings = recipe.teacher.training
     learner = Learner(model, TaskWeighting(task_weights(recipe, arrays), settings.weighting), arrays, tokens)
     centre_outputs(learner)
-    source = BatchSource(arrays, tokens, settings, recipe.model.max_history, recipe.seed)
+    source = BatchSource(arrays, tokens, collaboration, settings, recipe.model.max_history, recipe.seed)
     metrics = fit(
         learner, source, settings, folder=folder, validate=validate, device=device, label="teacher", progress=progress
     )

@@ -1,4 +1,4 @@
-"""Stage 7: are torch, FP32 ONNX and INT8 ONNX the same model, within the recipe's limits? Certifies, or says why not.
+"""Stage 8: are torch, FP32 ONNX and INT8 ONNX the same model, within the recipe's limits? Certifies, or says why not.
 
 Judges figures that parity.py, agreement.py and evaluate.py measured; writes nothing. Every task is judged alone: a dead
 head must not hide in a mean.
@@ -52,7 +52,8 @@ def verify(
         fp32: folder that `export_onnx` wrote.
         int8: folder that `quantize` wrote.
         pools: from `make_pool`, one for each domain with a pairwise task.
-        evaluations: what `evaluate` gave for each stage; a pair of stages is judged when both are there.
+        evaluations: what `evaluate` gave for each stage, with the item vectors that are shipped; a pair of stages is
+            judged when both are there.
         vocabulary: number of token ids.
         max_tokens: the longest text that is served.
         limits: what must hold.

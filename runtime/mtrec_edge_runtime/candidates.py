@@ -52,13 +52,15 @@ class Candidates:
         """Yield slices of at most 4,096 candidates with their vectors (n, D) and priors (n, 3), zero for new items."""
         for start in range(0, len(self), CANDIDATES_PER_RUN):
             part = slice(start, min(start + CANDIDATES_PER_RUN, len(self)))
-            if self._whole:  # a slice of the memory-mapped files, not a gather
-                rows: NDArray[np.intp] | slice = slice(self._start + part.start, self._start + part.stop)
-                yield part, self._catalogue.vectors(rows), self._catalogue.priors(rows)
-            elif not self._new:
-                yield part, self._catalogue.vectors(self.rows[part]), self._catalogue.priors(self.rows[part])
-            else:
+            rows = self.rows_of(part)
+            if self._new:
                 yield part, *self._mixed(part)
+            else:
+                yield part, self._catalogue.vectors(rows), self._catalogue.priors(rows)
+
+    def rows_of(self, part: slice) -> NDArray[np.intp] | slice:
+        """Return the catalogue rows of a part; of a whole domain as a slice of the mapped files, not a gather."""
+        return slice(self._start + part.start, self._start + part.stop) if self._whole else self.rows[part]
 
     def _mixed(self, part: slice) -> tuple[Float32, Float32]:
         rows = self.rows[part]

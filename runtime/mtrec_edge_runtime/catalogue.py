@@ -1,7 +1,7 @@
-"""The items a device knows: ids, int8 vectors with one scale a row, priors.
+"""The items a device knows: ids, int8 vectors with one scale a row, priors, and what users did with them together.
 
-Reads and writes the five files of `catalogue/`; the three large ones are memory-mapped, so that opening costs
-nothing and a row is copied only when it is used. Knows nothing of tasks or graphs.
+Reads and writes the files of `catalogue/` (those of the neighbours through neighbours.py); the large ones are
+memory-mapped, so that opening costs nothing and a row is copied only when it is used. Knows nothing of tasks or graphs.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from mtrec_edge_runtime.errors import BundleError, InputError
 from mtrec_edge_runtime.integrity import MAX_FILE_BYTES, read_bounded
+from mtrec_edge_runtime.neighbours import read_neighbours
+from mtrec_edge_runtime.npy import load_array
 
 PRIORS = 3  # popularity, mean_value, seen
+MAX_ID_BYTES = 65_535  # of one item's id: its length is stored in two bytes
 
 Float32 = NDArray[np.float32]
 Rows = NDArray[np.intp] | slice
@@ -24,8 +27,9 @@ Rows = NDArray[np.intp] | slice
 def write_catalogue(folder: str | Path, ids: Sequence[str], *, vectors: NDArray[Any], priors: NDArray[Any]) -> None:
     """Write `catalogue/` under the bundle's `folder`.
 
-    `vectors` (items, D) are stored as int8 with `scale = max |v| / 127` a row, an error of at most half a scale;
-    `priors` (items, 3) as float16. Raises BundleError when the lengths differ or a number is not finite.
+    `vectors` (items, D) are stored as int8 with `scale = max |v| / 127` a row (float16), an error of about half a
+    scale; `priors` (items, 3) as float16. Raises BundleError when the lengths differ, an id is longer than 65,535
+    bytes or a number is not finite.
     """
     vectors, priors = np.asarray(vectors, np.float32), np.asarray(priors, np.float16)
     if vectors.ndim != 2 or len(vectors) != len(ids) or priors.shape != (len(ids), PRIORS):
@@ -34,14 +38,20 @@ def write_catalogue(folder: str | Path, ids: Sequence[str], *, vectors: NDArray[
         )
     if not (np.isfinite(vectors).all() and np.isfinite(priors).all()):
         raise BundleError("catalogue: vectors and priors must be finite (priors within float16)")
-    scales = np.abs(vectors).max(axis=1, initial=0.0) / np.float32(127)
-    codes = np.rint(vectors / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
+    with np.errstate(over="ignore"):  # refused below
+        scales = (np.abs(vectors).max(axis=1, initial=0.0) / np.float32(127)).astype(np.float16)
+    if not np.isfinite(scales).all():
+        raise BundleError("catalogue: a vector holds a number beyond float16's range; item vectors have unit length")
+    divisor = np.where(scales > 0, scales, 1).astype(np.float32)[:, None]
+    codes = np.clip(np.rint(vectors / divisor), -127, 127).astype(np.int8)
     encoded = [item.encode() for item in ids]
+    if longest := next((item for item in encoded if len(item) > MAX_ID_BYTES), None):
+        raise BundleError(f"catalogue: the id {longest[:40]!r}... has {len(longest)} bytes, at most {MAX_ID_BYTES}")
     place = Path(folder) / "catalogue"
     place.mkdir(parents=True, exist_ok=True)
     (place / "ids.bin").write_bytes(b"".join(encoded))
-    offsets = np.cumsum([0, *map(len, encoded)], dtype=np.uint32)
-    arrays = {"offsets": offsets, "vectors": codes, "scales": scales.astype(np.float32), "priors": priors}
+    lengths = np.array([len(item) for item in encoded], np.uint16)
+    arrays = {"lengths": lengths, "vectors": codes, "scales": scales, "priors": priors}
     for name, array in arrays.items():
         np.save(place / f"{name}.npy", array, allow_pickle=False)
 
@@ -54,11 +64,13 @@ class Catalogue:
         place = Path(folder) / "catalogue"
         self.domains = dict(domains)
         self.vector_size = vector_size
-        self._offsets = _load(place / "offsets.npy", np.uint32, (None,))
-        count = len(self._offsets) - 1
-        self._vectors = _load(place / "vectors.npy", np.int8, (count, vector_size))
-        self._scales = _load(place / "scales.npy", np.float32, (count,))
-        self._priors = _load(place / "priors.npy", np.float16, (count, PRIORS))
+        lengths = load_array(place / "lengths.npy", np.uint16, (None,))
+        self._offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        count = len(lengths)
+        self._vectors = load_array(place / "vectors.npy", np.int8, (count, vector_size))
+        self._scales = load_array(place / "scales.npy", np.float16, (count,))
+        self._priors = load_array(place / "priors.npy", np.float16, (count, PRIORS))
+        self.neighbours = read_neighbours(folder, count)
         self._ids = read_bounded(place / "ids.bin", MAX_FILE_BYTES)
         self._names: dict[str, list[str]] = {}
         self._index: dict[str, dict[str, int]] = {}
@@ -111,7 +123,7 @@ class Catalogue:
     def vectors(self, rows: Rows) -> Float32:
         """Return the item vectors of `rows` as float32 (rows, D)."""
         result: Float32 = self._vectors[rows].astype(np.float32)
-        result *= self._scales[rows][:, None]
+        result *= self._scales[rows].astype(np.float32)[:, None]
         return result
 
     def priors(self, rows: Rows) -> Float32:
@@ -123,24 +135,7 @@ class Catalogue:
         edges = [0, *(edge for rows in sorted(self.domains.values()) for edge in rows), count]
         if any(end != start for end, start in zip(edges[::2], edges[1::2], strict=True)):
             raise BundleError(f"{place}: {count} items, but the manifest's domains are {self.domains}")
-        ordered = bool((self._offsets[1:] >= self._offsets[:-1]).all())
-        if not ordered or self._offsets[0] != 0 or self._offsets[-1] != len(self._ids):
-            raise BundleError(f"{place}: offsets.npy does not cut the {len(self._ids)} bytes of ids.bin; get it again")
+        if self._offsets[-1] != len(self._ids):
+            raise BundleError(f"{place}: lengths.npy does not cut the {len(self._ids)} bytes of ids.bin; get it again")
         if not (np.isfinite(self._scales).all() and np.isfinite(self._priors).all()):
             raise BundleError(f"{place}: scales.npy or priors.npy holds a number that is not finite; get it again")
-
-
-def _load(path: Path, dtype: type[np.generic], shape: tuple[int | None, ...]) -> NDArray[Any]:
-    """Map one .npy file of a known type and shape (None: any length of at least 1)."""
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BundleError(f"{path}: cannot be read as .npy ({error}); the bundle is damaged, get it again") from error
-    right = array.ndim == len(shape) and all(
-        found == asked if asked is not None else found > 0 for found, asked in zip(array.shape, shape, strict=True)
-    )
-    if array.dtype != dtype or not right:
-        raise BundleError(
-            f"{path}: {array.dtype}{array.shape}, expected {np.dtype(dtype)}{shape}; get the bundle again"
-        )
-    return array.view(np.ndarray)

@@ -1,7 +1,8 @@
 """`golden.json`: strings -> token ids -> vectors -> scores, by which a bundle proves itself on any machine.
 
 Writes the file through an open bundle, reads it and compares. Numbers are those of profile `exact`: text outputs as
-the encoder gives them (logits), scores as `Recommender.score` gives them (clipped, or probability).
+the encoder gives them (logits), scores as `Recommender.score` gives them (clipped, or probability), orders as
+`Recommender.order` gives them.
 """
 
 import json
@@ -89,6 +90,9 @@ def _rank_row(
         "history": [_event_row(entry, domain) for entry in history],
         "candidates": list(candidates),
         "scores": {name: _rounded(values) for name, values in scores.items()},
+        "orders": {
+            name: _rounded(exact.order(history, candidates, task=name)) for name in scores if exact.tasks[name].ranks
+        },
     }
 
 
@@ -114,7 +118,10 @@ def _check_rank(exact: Recommender, row: Mapping[str, Any]) -> list[str]:
     history = [Event(e.get("item"), e.get("text"), e["domain"], e["behaviour"], e["value"]) for e in row["history"]]
     tasks = list(row["scores"])
     found = exact.score(history, row["candidates"], domain=tasks[0].split(".")[0], tasks=tasks)
-    return [line for name in tasks for line in _differences(f"score {name}", found[name], row["scores"][name])]
+    lines = [line for name in tasks for line in _differences(f"score {name}", found[name], row["scores"][name])]
+    for name, golden in row["orders"].items():
+        lines += _differences(f"order {name}", exact.order(history, row["candidates"], task=name), golden)
+    return lines
 
 
 def _check_fast(exact: Recommender, folder: Path, table: Mapping[str, Any]) -> list[str]:

@@ -95,23 +95,29 @@ class HistoryReader:
             self._behaviours[behaviour.domain, behaviour.name] = index
             self._behaviours.setdefault((behaviour.domain, None), index)
 
-    def read(self, events: Sequence[Event]) -> dict[str, NDArray[Any]]:
-        """Return history, behaviour, value, age and history_mask for one user, latest event first.
+    def read(self, events: Sequence[Event]) -> tuple[dict[str, NDArray[Any]], NDArray[np.intp]]:
+        """Return history, behaviour, value, age and history_mask for one user, and each event's catalogue row.
 
-        Only the latest `max_history` events are looked at. InputError names an unknown item, domain or behaviour.
+        Latest event first; a row is -1 for an event that is a text. Only the latest `max_history` events are looked at.
+        InputError names an unknown item, domain or behaviour.
         """
         latest = list(reversed(events[-self._contract.max_history :]))
+        rows = np.array([self._row(event) for event in latest], np.intp)
         indexes = [self._behaviour(event) for event in latest]
         chosen = [self._contract.behaviours[index] for index in indexes]
         values = [_normalised(event, behaviour) for event, behaviour in zip(latest, chosen, strict=True)]
         count = len(latest)
-        return {
-            "history": self._vectors(latest)[None],
+        feeds: dict[str, NDArray[Any]] = {
+            "history": self._vectors(latest, rows)[None],
             "behaviour": np.array([indexes], np.int64),
             "value": np.array([values], np.float32),
             "age": np.arange(count, dtype=np.int64)[None],
             "history_mask": np.ones((1, count), np.int64),
         }
+        return feeds, rows
+
+    def _row(self, event: Event) -> int:
+        return -1 if event.item is None else int(self._catalogue.rows(event.domain or "", [event.item])[0])
 
     def _behaviour(self, event: Event) -> int:
         index = self._behaviours.get((event.domain or "", event.behaviour))
@@ -122,14 +128,11 @@ class HistoryReader:
             )
         return index
 
-    def _vectors(self, events: Sequence[Event]) -> NDArray[np.float32]:
+    def _vectors(self, events: Sequence[Event], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Return the events' item vectors float32 (events, D): from the catalogue, or encoded."""
         vectors = np.empty((len(events), self._contract.vector_size), np.float32)
-        known = [position for position, event in enumerate(events) if event.item is not None]
-        if known:
-            rows = [self._catalogue.rows(events[p].domain or "", [events[p].item or ""])[0] for p in known]
-            vectors[known] = self._catalogue.vectors(np.array(rows))
-        new = [position for position, event in enumerate(events) if event.item is None]
+        vectors[rows >= 0] = self._catalogue.vectors(rows[rows >= 0])
+        new = np.flatnonzero(rows < 0).tolist()
         if new:
             vectors[new] = self._encode([_text(events[position]) for position in new])
         return vectors

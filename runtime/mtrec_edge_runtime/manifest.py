@@ -15,14 +15,15 @@ from mtrec_edge_runtime.errors import BundleError, InputError
 from mtrec_edge_runtime.integrity import FileEntry, check_files, check_name, hash_folder, read_bounded
 from mtrec_edge_runtime.tasks import Kind, Task
 
-FORMAT = 1
+FORMAT = 2
 MAX_MANIFEST_BYTES = 4 << 20
 
 REQUIRED = (
     "ranker.onnx",
     "vocab.txt",
     "catalogue/ids.bin",
-    *(f"catalogue/{name}.npy" for name in ("offsets", "vectors", "scales", "priors")),
+    *(f"catalogue/{name}.npy" for name in ("lengths", "vectors", "scales", "priors")),
+    *(f"catalogue/neighbour_{name}.npy" for name in ("counts", "items", "codes", "scales")),
 )
 
 Profile = Literal["fast", "exact"]
@@ -137,9 +138,13 @@ def read_manifest(folder: str | Path, verify: bool = True) -> Manifest:
     try:
         table = json.loads(data, parse_constant=_refuse_constant)
         newest = table["format"]
-        if isinstance(newest, int) and newest > FORMAT:
+        if type(newest) is int and newest > FORMAT:
             raise BundleError(
-                f"{path}: bundle format {newest}, this runtime reads up to {FORMAT}; install a newer mtrec-edge"
+                f"{path}: bundle format {newest}, this runtime reads {FORMAT}; install a newer mtrec-edge"
+            )
+        if type(newest) is int and 0 < newest < FORMAT:
+            raise BundleError(
+                f"{path}: bundle format {newest}, this runtime reads {FORMAT}; make the bundle again with this version"
             )
         manifest = _from_json(table)
     except KeyError as error:
@@ -192,7 +197,8 @@ def _from_json(table: dict[str, Any]) -> Manifest:
 def _task(row: dict[str, Any]) -> Task:
     labels = tuple(_text(label) for label in row["labels"])
     low, high = (None if row[key] is None else _real(row[key]) for key in ("low", "high"))
-    return Task(_text(row["name"]), Kind(row["kind"]), labels, low, high, row["ranks"] is True)
+    temperature = _real(row["temperature"])
+    return Task(_text(row["name"]), Kind(row["kind"]), labels, low, high, row["ranks"] is True, temperature)
 
 
 def _input(row: dict[str, Any]) -> InputContract:

@@ -18,9 +18,9 @@ from mtrec_edge_runtime.errors import BundleError, InputError
 from mtrec_edge_runtime.history import Candidate, Event, HistoryEntry, HistoryReader, NewItem, check_history
 from mtrec_edge_runtime.manifest import Manifest, Profile, read_manifest
 from mtrec_edge_runtime.session import Graph
-from mtrec_edge_runtime.tasks import Kind, Task
+from mtrec_edge_runtime.tasks import ORDER, Kind, Task
 
-RANKER_INPUTS = ("history", "behaviour", "value", "age", "history_mask", "candidates", "priors")
+RANKER_INPUTS = ("history", "behaviour", "value", "age", "history_mask", "candidates", "priors", "affinity")
 OUTSIDE = "O"  # a token task's label for a word that belongs to nothing
 
 Scores = NDArray[np.float64]
@@ -31,7 +31,7 @@ class Ranked:
     """One line of a ranking."""
 
     item: str  # item id, or the title of a new item
-    score: float  # as `Recommender.score` gives it; for `similar` the cosine
+    score: float  # what the list is ordered by: see `rank`; for `similar` the cosine
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Recommender:
         """
         chosen = self._pair_tasks(domain, tasks)
         items = self._candidates(candidates, domain)
-        raw = self._raw_scores(check_history(history, domain), items, chosen)
+        raw = self._raw_scores(check_history(history, domain), items, [task.name for task in chosen])
         return {task.name: _presented(task, values) for task, values in zip(chosen, raw, strict=True)}
 
     def rank(
@@ -104,17 +104,32 @@ class Recommender:
         """Return the best `k` items for a task, best first; ties in candidate order.
 
         Items of the history (unless `exclude_history` is False) and of `exclude` are left out, also when they stand
-        in `candidates`. Otherwise as `score`.
+        in `candidates`. A line's score is the task's as `score` gives it. Where the task has an order of its own (see
+        `order`) it is a share: how likely, of the candidates left, this is the next one the user likes.
         """
         known = self._task(task, pairwise=True)
+        output = self._order_output(known)
         events = check_history(history, known.domain)
         left_out = self._excluded_rows(events if exclude_history else (), exclude, known.domain)
         items = self._candidates(candidates, known.domain)
-        raw = self._raw_scores(events, items, [known])[0]
+        raw = self._raw_scores(events, items, [output])[0]
         kept = np.flatnonzero(~np.isin(items.rows, left_out))
-        best = kept[_best(raw[kept], k)]
-        scores = _presented(known, raw[best])
-        return [Ranked(items.name(at), float(score)) for at, score in zip(best, scores, strict=True)]
+        first = _best(raw[kept], k)
+        scores = _presented(known, raw[kept][first]) if output == known.name else _shares(raw[kept])[first]
+        return [Ranked(items.name(at), float(score)) for at, score in zip(kept[first], scores, strict=True)]
+
+    def order(
+        self, history: Sequence[HistoryEntry], candidates: Sequence[Candidate] | None = None, *, task: str
+    ) -> Scores:
+        """Return what `rank` orders by, float64 (candidates,): a logit or an amount, the greater the better.
+
+        A binary task trained on explicit labels has an order of its own: `score` says how likely the user likes an
+        item once met, the order how likely they meet and like it. Otherwise it is the task's raw score.
+        """
+        known = self._task(task, pairwise=True)
+        items = self._candidates(candidates, known.domain)
+        events = check_history(history, known.domain)
+        return np.asarray(self._raw_scores(events, items, [self._order_output(known)])[0], np.float64)
 
     def similar(self, item: Candidate, *, domain: str, k: int = 10) -> list[Ranked]:
         """Return the `k` items of a domain whose vectors have the greatest cosine with `item`'s, without itself.
@@ -182,16 +197,18 @@ class Recommender:
     def _candidates(self, items: Sequence[Candidate] | None, domain: str) -> Candidates:
         return Candidates(items, domain=domain, catalogue=self.catalogue, encode=self.encoder.vectors)
 
-    def _raw_scores(self, events: Sequence[Event], items: Candidates, tasks: Sequence[Task]) -> Float32:
-        """Return the ranker's outputs float32 (tasks, candidates)."""
-        feeds = self._reader.read(events)
-        result = np.empty((len(tasks), len(items)), np.float32)
+    def _order_output(self, task: Task) -> str:
+        return task.name + ORDER if task.name + ORDER in self.ranker.outputs else task.name
+
+    def _raw_scores(self, events: Sequence[Event], items: Candidates, outputs: Sequence[str]) -> Float32:
+        """Return these outputs of the ranker, float32 (outputs, candidates)."""
+        feeds, met = self._reader.read(events)
+        result = np.empty((len(outputs), len(items)), np.float32)
         for part, vectors, priors in items.parts():
-            outputs = self.ranker.run(
-                feeds | {"candidates": vectors[None], "priors": priors[None]}, [task.name for task in tasks]
-            )
-            for row, output in zip(result, outputs, strict=True):
-                row[part] = output[0]
+            affinity = self.catalogue.neighbours.affinity(met, items.rows_of(part))
+            inputs = {"candidates": vectors[None], "priors": priors[None], "affinity": affinity[None]}
+            for row, found in zip(result, self.ranker.run(feeds | inputs, outputs), strict=True):
+                row[part] = found[0]
         if not np.isfinite(result).all():
             raise BundleError("the ranker gave a score that is not finite: a file of the open bundle was overwritten")
         return result
@@ -209,8 +226,14 @@ def _presented(task: Task, raw: Float32) -> Scores:
     """Turn a ranker output into what a person reads: a clipped value or a probability."""
     values = raw.astype(np.float64)
     if task.kind is Kind.BINARY:
-        return np.asarray(np.exp(-np.logaddexp(0, -values)))  # sigmoid without overflow
+        return np.asarray(np.exp(-np.logaddexp(0, -values / task.temperature)))  # sigmoid without overflow
     return np.clip(values, task.low, task.high) if (task.low, task.high) != (None, None) else values
+
+
+def _shares(raw: Float32) -> Scores:
+    """Return the softmax of a ranker output: shares that add up to 1."""
+    odds = np.exp(raw.astype(np.float64) - raw.max(initial=-np.inf))
+    return np.asarray(odds / max(odds.sum(), np.finfo(np.float64).tiny))
 
 
 def _best(scores: Float32, k: int) -> NDArray[np.intp]:

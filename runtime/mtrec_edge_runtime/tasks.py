@@ -3,10 +3,15 @@
 The toolkit turns its own task settings into these, the manifest stores them, the recommender reads them.
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
 from mtrec_edge_runtime.errors import InputError
+
+ORDER = (
+    ".order"  # behind a task's name: the ranker's output by which a catalogue is ordered, where that is no task's own
+)
 
 
 class Kind(StrEnum):
@@ -23,7 +28,9 @@ class Task:
     """One task of a model, named `domain.signal`.
 
     A `regression` or `binary` task scores a (user, item) pair and is an output of `ranker.onnx`; a `multiclass` or
-    `token` task reads one text and is an output of `encoder.onnx`. The output's name is the task's name.
+    `token` task reads one text and is an output of `encoder.onnx`. The output's name is the task's name. A binary task
+    that `ranks` may have a second output, `domain.signal.order`: how likely the user meets the item and likes it, where
+    the task's own score says how likely they like it once met.
     """
 
     name: str
@@ -32,6 +39,7 @@ class Task:
     low: float | None = None  # regression: least value a score may take
     high: float | None = None  # regression: greatest value
     ranks: bool = False  # binary: trained to order the whole catalogue of its domain
+    temperature: float = 1.0  # binary: probability = sigmoid(logit / temperature)
 
     def __post_init__(self) -> None:
         """Refuse a task that could not be served."""
@@ -39,6 +47,8 @@ class Task:
             raise InputError(f"task name {self.name!r}: write it as domain.signal, both plain identifiers")
         if self.kind in (Kind.MULTICLASS, Kind.TOKEN) and len(self.labels) < 2:
             raise InputError(f"task {self.name}: a {self.kind} task needs at least two labels, got {len(self.labels)}")
+        if not 0 < self.temperature < math.inf:
+            raise InputError(f"task {self.name}: temperature {self.temperature} must be a number above 0")
 
     @property
     def domain(self) -> str:

@@ -5,7 +5,10 @@ Run `python tests/device/make_tiny_bundle.py` in the development environment (it
 Four axes: space, love, magic, colour. A word lies on one axis, an item vector is the unit mean of its words (after one
 attention step), the genre is the greatest axis, a user is the weighted mean of the history:
     weight = mask * (1 for view, 2 for rate or read) * (1 + value / 4) * 0.5 ** age
-    movies.rating = 3 + 2 u.v    movies.like = 4 u.v + popularity    books.like = 4 u.v
+    movies.rating = 3 + 2 u.v    movies.like = 4 u.v + popularity + sum of the events' affinities    books.like = 4 u.v
+    books.like.order = 4 u.v + 5 seen, and emma is the only book seen; the temperature of books.like is 2
+Three films are linked, in one direction each: alien -> passengers 0.5, hobbit -> star-wars 0.25, титаник -> hobbit
+-0.25. An event that is a text and a candidate that is new have no links; nor has the book hobbit.
 """
 
 import shutil
@@ -19,6 +22,7 @@ from mtrec_edge_runtime.catalogue import write_catalogue
 from mtrec_edge_runtime.golden import write_golden
 from mtrec_edge_runtime.history import Event
 from mtrec_edge_runtime.manifest import Behaviour, InputContract, Manifest, Onnx, write_manifest
+from mtrec_edge_runtime.neighbours import Neighbours, make_neighbours, write_neighbours
 from mtrec_edge_runtime.tasks import Kind, Task
 
 WORDS = {
@@ -39,7 +43,7 @@ D = 4
 TASKS = (
     Task("movies.rating", Kind.REGRESSION, low=0.5, high=5.0),
     Task("movies.like", Kind.BINARY, ranks=True),
-    Task("books.like", Kind.BINARY, ranks=True),
+    Task("books.like", Kind.BINARY, ranks=True, temperature=2.0),
     Task("movies.genre", Kind.MULTICLASS, labels=("scifi", "romance", "fantasy")),
     Task("queries.entities", Kind.TOKEN, labels=("O", "B-topic", "B-colour")),
 )
@@ -52,6 +56,7 @@ MOVIES = {
 }
 BOOKS = {"dune": (1, 0, 0, 0), "emma": (0, 1, 0, 0), "hobbit": (0, 0, 1, 0)}
 POPULARITY = {"alien": 0.0, "star-wars": 0.5, "титаник": 0.25, "hobbit": 0.0, "passengers": 0.0}
+LINKS = {("alien", "passengers"): 0.5, ("титаник", "hobbit"): -0.25, ("hobbit", "star-wars"): 0.25}
 
 
 class Weights:
@@ -168,9 +173,15 @@ def ranker() -> onnx.ModelProto:
         node("Mul", ["match", "2.0"], ["twice"]),
         node("Add", ["twice", "3.0"], ["movies.rating"]),
         node("Mul", ["match", "4.0"], ["books.like"]),
+        node("Slice", ["priors", "two", "three", "two"], ["seen_column"]),
+        node("Squeeze", ["seen_column", "two"], ["seen"]),
+        node("Mul", ["seen", "5.0"], ["familiar"]),
+        node("Add", ["books.like", "familiar"], ["books.like.order"]),
         node("Slice", ["priors", "zero", "one", "two"], ["popularity_column"]),
         node("Squeeze", ["popularity_column", "two"], ["popularity"]),
-        node("Add", ["books.like", "popularity"], ["movies.like"]),
+        node("Add", ["books.like", "popularity"], ["alone"]),
+        node("ReduceSum", ["affinity", "two"], ["together"], keepdims=0),
+        node("Add", ["alone", "together"], ["movies.like"]),
     ]
     make = helper.make_tensor_value_info
     inputs = [
@@ -181,11 +192,14 @@ def ranker() -> onnx.ModelProto:
         make("history_mask", TensorProto.INT64, ["batch", "events"]),
         make("candidates", TensorProto.FLOAT, ["batch", "items", D]),
         make("priors", TensorProto.FLOAT, ["batch", "items", 3]),
+        make("affinity", TensorProto.FLOAT, ["batch", "items", "events"]),
     ]
-    outputs = [make(task.name, TensorProto.FLOAT, ["batch", "items"]) for task in TASKS if task.pairwise]
+    names = [*(task.name for task in TASKS if task.pairwise), "books.like.order"]
+    outputs = [make(name, TensorProto.FLOAT, ["batch", "items"]) for name in names]
     constants = [
         *floats({"strength": [1, 2, 2], "0.25": 0.25, "0.5": 0.5, "1.0": 1.0, "2.0": 2.0, "3.0": 3.0, "4.0": 4.0}),
-        *wholes({"zero": [0], "one": [1], "two": [2]}),
+        *floats({"5.0": 5.0}),
+        *wholes({"zero": [0], "one": [1], "two": [2], "three": [3]}),
     ]
     return finish("ranker", nodes, inputs, outputs, constants)
 
@@ -203,6 +217,15 @@ def finish(name: str, nodes: list, inputs: list, outputs: list, constants: list)
     return helper.make_model(
         graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)], producer_name="tiny", producer_version="1"
     )
+
+
+def tiny_neighbours() -> Neighbours:
+    row = {name: number for number, name in enumerate(MOVIES)}
+    counts = np.zeros(len(MOVIES) + len(BOOKS), np.int64)
+    for event, _ in LINKS:  # in the order of the rows
+        counts[row[event]] += 1
+    candidates = np.array([row[candidate] for _, candidate in LINKS])
+    return make_neighbours(np.concatenate([[0], np.cumsum(counts)]), candidates, np.array(list(LINKS.values())))
 
 
 def tiny_manifest() -> Manifest:
@@ -242,7 +265,9 @@ def make(folder: Path) -> None:
     vectors = np.array([*MOVIES.values(), *BOOKS.values()], np.float32)
     priors = np.zeros((len(ids), 3))
     priors[: len(MOVIES), 0] = list(POPULARITY.values())
+    priors[ids.index("emma"), 2] = 1
     write_catalogue(folder, ids, vectors=vectors, priors=priors)
+    write_neighbours(folder, tiny_neighbours())
     write_manifest(folder, tiny_manifest())
     write_golden(
         folder,

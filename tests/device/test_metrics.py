@@ -91,6 +91,14 @@ def test_sigmoid_does_not_overflow():
     assert metrics.sigmoid(np.array([-1000.0, 0.0, 1000.0])).tolist() == [0.0, 0.5, 1.0]
 
 
+def test_reliability_by_hand():
+    predicted, happened, events = metrics.reliability(np.array([0.1, 0.3, 0.9, 1.0]), np.array([0, 1, 1, 1]), bins=2)
+    np.testing.assert_allclose(predicted, [0.2, 0.95])
+    np.testing.assert_allclose(happened, [0.5, 1.0])
+    assert events.tolist() == [2, 2]
+    assert np.isnan(metrics.reliability(np.array([0.1]), np.array([0]), bins=2)[1][1])
+
+
 def test_ece_by_hand():
     quarter = np.full(4, 0.25)
     assert metrics.ece(quarter, np.array([1, 0, 0, 0])) == 0.0

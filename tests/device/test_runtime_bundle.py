@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from mtrec_edge_runtime import BundleError, Recommender
 from mtrec_edge_runtime.catalogue import Catalogue, write_catalogue
 from mtrec_edge_runtime.integrity import MAX_FILE_BYTES, check_name
 from mtrec_edge_runtime.manifest import MAX_MANIFEST_BYTES, Behaviour, InputContract, read_manifest, write_manifest
+from mtrec_edge_runtime.neighbours import no_neighbours, write_neighbours
 
 pytestmark = pytest.mark.device
 
@@ -67,8 +68,14 @@ def test_no_bundle_at_all(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_asks_for_a_newer_runtime(copy: Path) -> None:
-    edit(copy, lambda table: table.update(format=2, tasks="in a way nobody knows yet"))
-    with pytest.raises(BundleError, match="bundle format 2, this runtime reads up to 1; install a newer mtrec-edge"):
+    edit(copy, lambda table: table.update(format=3, tasks="in a way nobody knows yet"))
+    with pytest.raises(BundleError, match="bundle format 3, this runtime reads 2; install a newer mtrec-edge"):
+        Recommender(copy)
+
+
+def test_a_bundle_of_the_format_before_has_to_be_made_again(copy: Path) -> None:
+    edit(copy, lambda table: table.update(format=1, tasks="as they were then"))
+    with pytest.raises(BundleError, match="bundle format 1, this runtime reads 2; make the bundle again with this"):
         Recommender(copy)
 
 
@@ -82,7 +89,7 @@ def test_a_newer_format_asks_for_a_newer_runtime(copy: Path) -> None:
         "[" * 100_000,
         '{"format": true}',
         '{"format": 0}',
-        '{"format": 1}',
+        '{"format": 2}',
         '{"format": NaN}',
         "\x00",
         "é",
@@ -227,12 +234,12 @@ def test_a_vocabulary_must_be_utf8(copy: Path, rehash: Callable[[Path], None]) -
         Recommender(copy)
 
 
-def damage_offsets(place: Path) -> None:
-    np.save(place / "offsets.npy", np.array([0, 9, 5, 7, 8, 9, 10, 11, 12], np.uint32))
+def damage_lengths(place: Path) -> None:
+    np.save(place / "lengths.npy", np.array([5, 9, 14, 6, 10, 4, 4, 5], np.uint16))  # the last id has 6 bytes
 
 
 def damage_scales(place: Path) -> None:
-    np.save(place / "scales.npy", np.full(8, np.nan, np.float32))
+    np.save(place / "scales.npy", np.full(8, np.nan, np.float16))
 
 
 def damage_priors(place: Path) -> None:
@@ -250,7 +257,7 @@ def damage_header(place: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (damage_offsets, r"offsets\.npy does not cut the 58 bytes of ids\.bin"),
+        (damage_lengths, r"lengths\.npy does not cut the 58 bytes of ids\.bin"),
         (damage_scales, "not finite"),
         (damage_priors, r"priors\.npy: float32\(8, 3\), expected float16\(8, 3\)"),
         (damage_vectors, r"vectors\.npy: cannot be read as \.npy"),
@@ -264,17 +271,23 @@ def test_a_catalogue_that_contradicts_itself(copy: Path, rehash: Callable[[Path]
         Recommender(copy)
 
 
+def write_alone(folder: Path, ids: Sequence[str], *, vectors: np.ndarray, priors: np.ndarray) -> None:
+    """Write a catalogue whose items nobody met together."""
+    write_catalogue(folder, ids, vectors=vectors, priors=priors)
+    write_neighbours(folder, no_neighbours(len(ids)))
+
+
 def test_catalogue_comes_back_within_half_a_step(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     vectors, priors = rng.normal(size=(6, 5)), rng.random((6, 3))
     vectors[3] = 0
     ids = ["a", "β", "", "日本", "a b", "𝒳"]
-    write_catalogue(tmp_path, ids, vectors=vectors, priors=priors)
+    write_alone(tmp_path, ids, vectors=vectors, priors=priors)
     catalogue = Catalogue(tmp_path, {"x": (0, 4), "y": (4, 6), "none": (6, 6)}, vector_size=5)
     assert catalogue.ids("x") == ids[:4] and catalogue.ids("y") == ids[4:] and catalogue.ids("none") == []
     assert catalogue.rows("y", ["𝒳", "a b"]).tolist() == [5, 4]
     found = catalogue.vectors(np.array([5, 0, 3]))
-    step = np.abs(vectors).max(axis=1) / 127
+    step = (np.abs(vectors).max(axis=1) / 127).astype(np.float16).astype(np.float64)
     assert (np.abs(found - vectors[[5, 0, 3]]) <= step[[5, 0, 3], None] / 2 + 1e-7).all()
     np.testing.assert_array_equal(catalogue.vectors(slice(0, 6))[[5, 0, 3]], found)
     np.testing.assert_allclose(catalogue.priors(slice(0, 6)), priors, rtol=1e-3)
@@ -287,15 +300,23 @@ def test_catalogue_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
         write_catalogue(tmp_path, ["a"], vectors=np.full((1, 4), np.nan), priors=np.zeros((1, 3)))
 
 
+def test_an_id_is_at_most_65535_bytes_long(tmp_path: Path) -> None:
+    place = {"vectors": np.ones((1, 4)), "priors": np.zeros((1, 3))}
+    write_alone(tmp_path, ["é" * 32_767], **place)
+    assert Catalogue(tmp_path, {"x": (0, 1)}, vector_size=4).ids("x") == ["é" * 32_767]
+    with pytest.raises(BundleError, match=r"has 65536 bytes, at most 65535"):
+        write_catalogue(tmp_path, ["é" * 32_768], **place)
+
+
 def test_ids_of_a_domain_must_be_distinct(tmp_path: Path) -> None:
-    write_catalogue(tmp_path, ["a", "a"], vectors=np.ones((2, 4)), priors=np.zeros((2, 3)))
+    write_alone(tmp_path, ["a", "a"], vectors=np.ones((2, 4)), priors=np.zeros((2, 3)))
     with pytest.raises(BundleError, match="domain x has 2 rows but 1 distinct ids"):
         Catalogue(tmp_path, {"x": (0, 2)}, vector_size=4).index("x")
     Catalogue(tmp_path, {"x": (0, 1), "y": (1, 2)}, vector_size=4).index("x")
 
 
 def test_ids_must_be_utf8(tmp_path: Path) -> None:
-    write_catalogue(tmp_path, ["ab"], vectors=np.ones((1, 4)), priors=np.zeros((1, 3)))
+    write_alone(tmp_path, ["ab"], vectors=np.ones((1, 4)), priors=np.zeros((1, 3)))
     (tmp_path / "catalogue" / "ids.bin").write_bytes(b"\xff\xfe")
     with pytest.raises(BundleError, match=r"ids\.bin: .*damaged"):
         Catalogue(tmp_path, {"x": (0, 1)}, vector_size=4).ids("x")

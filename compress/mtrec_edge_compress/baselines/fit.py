@@ -5,12 +5,14 @@ on VALIDATION, over at most `TUNING_USERS` users.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mtrec_edge_compress.baselines.baseline import Baseline, PairModel
+from mtrec_edge_compress.baselines.factors import available, fit_bpr, fit_ials, fit_text_factors
 from mtrec_edge_compress.baselines.item_to_item import (
     Popularity,
     Profile,
@@ -34,6 +36,9 @@ KNN_SHRINKS, KNN_SIZES = (0.0, 20.0), (100, 300)
 EASE_TRIALS = (10.0, 50.0, 200.0, 600.0)  # penalty
 EASE_TUNING_ITEMS = 4_000  # most popular items a penalty is chosen on
 TEXT_KNN_TRIALS = (50, 200, 500)  # k; the fourth trial is the profile of all liked items
+IALS_TRIALS = ((0.01, 1.0), (0.01, 10.0), (1.0, 10.0), (10.0, 10.0))  # regularization, weight of a positive
+BPR_TRIALS = ((0.001, 0.05), (0.01, 0.05), (0.01, 0.01), (0.1, 0.05))  # regularization, learning rate
+TEXT_FACTOR_PENALTY = 1.0  # cold items have no event in VALIDATION to choose it on
 BIAS_TRIALS = ((1.0, 1.0), (2.0, 2.0), (5.0, 5.0), (15.0, 5.0))  # item shrink, user shrink
 RIDGE_TRIALS = (0.1, 0.3, 1.0, 3.0)  # penalty
 LOGISTIC_TRIALS = ((1.0, False), (10.0, False), (1.0, True), (10.0, True))  # inverse penalty, balanced classes
@@ -42,7 +47,7 @@ Trials = Sequence[tuple[str, Callable[[], Any]]]  # what is tried, in words -> h
 
 
 def fit_baselines(arrays: Arrays, *, domain: str, seed: int, progress: Callable[[str], None]) -> dict[str, Baseline]:
-    """Return popularity, tf-idf, item-knn, ease, bias and usual-tag, those that can serve a task of the domain.
+    """Return popularity, tf-idf, item-knn, ease, ials ...: those that can serve a task of the domain.
 
     `seed` picks the tuning users; `progress` is told each choice in a line. Raise DataError for a domain without tasks.
     """
@@ -85,6 +90,7 @@ class _Fit:
         self._text_neighbours(task, signals)
         self._item_neighbours(task, signals)
         self._ease(task, signals)
+        self._factors(task, signals)
         if len(np.unique(signals.labelled[2])) == 2:
             self._bias(task, signals)
 
@@ -148,7 +154,7 @@ class _Fit:
 
     def _ease(self, task: TaskSpec, signals: Signals) -> None:
         """Choose the penalty on the most popular items, then fit once on all that EASE may take."""
-        kept = len(ease_items(signals))
+        kept = len(ease_items(signals.popularity))
         if kept == 0:
             return
         trials = [
@@ -158,7 +164,29 @@ class _Fit:
         model, penalty = self._best(task, trials, lambda model: Baseline("ease", self.domain, {task.name: model}))
         if kept > EASE_TUNING_ITEMS:
             model = fit_ease(signals, penalty=float(penalty))
-        self._keep("ease", task, model, f"lambda={penalty} on {kept} of {signals.items} items")
+        setting = f"lambda={penalty} on {kept} of {signals.items} items"
+        self._keep("ease", task, model, setting)
+        self._keep("ease-recent", task, replace(model, recent=True), setting)
+
+    def _factors(self, task: TaskSpec, signals: Signals) -> None:
+        if not available():
+            self.progress(f"{task.name}: ials, bpr, text-factors left out; pip install 'mtrec-edge[baselines]'")
+            return
+        trials: list[tuple[str, Callable[[], Any]]] = [
+            (f"regularization={r:g} alpha={a:g}", partial(fit_ials, signals, regularization=r, alpha=a, seed=self.seed))
+            for r, a in IALS_TRIALS
+        ]
+        ials = self._tune("ials", task, trials)
+        trials = [
+            (f"regularization={r:g} rate={v:g}", partial(fit_bpr, signals, regularization=r, rate=v, seed=self.seed))
+            for r, v in BPR_TRIALS
+        ]
+        self._tune("bpr", task, trials)
+        if self.features is not None:
+            setting = f"ridge={TEXT_FACTOR_PENALTY:g} on the factors of ials"
+            self._keep(
+                "text-factors", task, fit_text_factors(ials, self.features, penalty=TEXT_FACTOR_PENALTY), setting
+            )
 
     def _bias(self, task: TaskSpec, signals: Signals) -> Any:
         trials = [

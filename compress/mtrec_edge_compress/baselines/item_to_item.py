@@ -41,16 +41,22 @@ class ItemToItem:
     signals: Signals
     weights: Any  # (kept, kept), liked item -> candidate; ndarray or csr_array
     kept: IntArray | None = None  # the items the weights are about; None: all
+    recent: bool = False  # whether late likes count more
 
     def scores(self, history: History) -> Scores:
-        """Return sum_j weights[j, candidate] over liked j, plus the tie break, (items,)."""
+        """Return sum_j share_j weights[j, candidate] over liked j, plus the tie break, (items,).
+
+        `share` is 1, or 0.3 + 0.5^(age / 10) with age 0 for the latest like.
+        """
         liked = self.signals.liked(history)
+        share = 0.3 + 0.5 ** (self.signals.age(history, liked) / 10) if self.recent else np.ones(len(liked))
         total = self.signals.tie_break.copy()
         if self.kept is None:
-            total += np.asarray(self.weights[liked].sum(axis=0)).ravel()
+            total += np.asarray(self.weights[liked].T @ share).ravel()
         else:
-            rows = np.flatnonzero(np.isin(self.kept, liked, assume_unique=True))
-            total[self.kept] += self.weights[rows].sum(axis=0)
+            known = np.isin(liked, self.kept, assume_unique=True)
+            rows = np.searchsorted(self.kept, liked[known])
+            total[self.kept] += np.asarray(self.weights[rows].T @ share[known]).ravel()
         return total
 
 
@@ -134,27 +140,39 @@ def _neighbours(
     return Neighbours(signals, items.astype(np.int64), values)
 
 
-def ease_items(signals: Signals, *, most: int = EASE_MOST_ITEMS) -> IntArray:
-    """Return the items EASE is fitted on, ascending: the `most` popular of those with >= EASE_LEAST_USERS positives."""
-    count = signals.popularity
+def ease_items(count: IntArray, *, most: int = EASE_MOST_ITEMS) -> IntArray:
+    """Return the items EASE is fitted on, ascending: the `most` popular of those with >= EASE_LEAST_USERS positives.
+
+    `count` (items,) is each item's number of users with a positive.
+    """
     order = np.argsort(-count, kind="stable")[:most]
     return np.sort(order[count[order] >= EASE_LEAST_USERS])
 
 
 def fit_ease(signals: Signals, *, penalty: float, most: int = EASE_MOST_ITEMS) -> ItemToItem:
-    """Return EASE over `ease_items`; the others score by popularity alone, below every item with a positive weight.
+    """Return EASE over `ease_items`; the others score by popularity alone, below every item with a positive weight."""
+    kept = ease_items(signals.popularity, most=most)
+    return ItemToItem(signals, ease_weights(gram_matrix(signals.positives[:, kept]), penalty), kept)
+
+
+def gram_matrix(positives: Sparse) -> Scores:
+    """Return X'X of a 0/1 matrix (users, items), dense float32 (items, items)."""
+    return np.asarray((positives.T @ positives).toarray(), np.float32, order="F")
+
+
+def ease_weights(gram: Scores, penalty: float) -> Scores:
+    """Return EASE's weights (items, items), liked item -> candidate; `gram` is X'X.
 
     B = I - P diag(P)^-1, P = (X'X + penalty I)^-1. Steck 2019, "Embarrassingly shallow autoencoders for sparse data".
+    Raise DataError when the matrix is singular.
     """
-    kept = ease_items(signals, most=most)
-    matrix = signals.positives[:, kept]
-    gram = np.asarray((matrix.T @ matrix).toarray(), np.float32, order="F")
-    gram[np.diag_indices(len(kept))] += penalty
-    factor, failed = lapack.spotrf(gram, lower=1, overwrite_a=1)
+    damped = gram.copy(order="F")
+    damped[np.diag_indices(len(damped))] += penalty
+    factor, failed = lapack.spotrf(damped, lower=1, overwrite_a=1)
     inverse, singular = lapack.spotri(factor, lower=1, overwrite_c=1)
     if failed or singular:
-        raise DataError(f"EASE on {signals.task.name}: X'X + {penalty} I is singular over {len(kept)} items")
-    weights = np.tril(inverse) + np.tril(inverse, -1).T
+        raise DataError(f"EASE: X'X + {penalty} I is singular over {len(gram)} items; raise the penalty")
+    weights: Scores = np.tril(inverse) + np.tril(inverse, -1).T
     weights /= -np.diag(weights)
     np.fill_diagonal(weights, 0.0)
-    return ItemToItem(signals, weights, kept)
+    return weights

@@ -82,3 +82,9 @@ class Signals:
         """Return the items the history marks as positive, ascending."""
         items, label = self.told(history)
         return np.unique(items[label > 0.5])
+
+    def age(self, history: History, liked: IntArray) -> IntArray:
+        """Return how many of the history's likes are later than each of these liked items, (liked,)."""
+        items, label = self.told(history)
+        latest_first = items[label > 0.5]
+        return np.array([np.flatnonzero(latest_first == item)[0] for item in liked], np.int64)

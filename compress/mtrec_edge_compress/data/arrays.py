@@ -29,6 +29,7 @@ class History:
     items: IntArray  # (events,) catalogue rows
     behaviours: IntArray  # (events,) index into Arrays.behaviours
     values: FloatArray  # (events,) as logged; nan where the behaviour has none
+    user: int = -1  # row of Arrays.user_ids; -1: somebody else
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Arrays:
         """Return the user's events of the folds before `fold`, latest first."""
         rows = np.arange(self.user_start[user], self.user_start[user + 1])
         rows = rows[self.event_fold[rows] < int(fold)][::-1]
-        return History(self.event_item[rows], self.event_behaviour[rows], self.event_value[rows])
+        return History(self.event_item[rows], self.event_behaviour[rows], self.event_value[rows], user)
 
     @cached_property
     def event_user(self) -> IntArray:

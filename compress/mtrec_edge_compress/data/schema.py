@@ -128,6 +128,11 @@ class TaskSpec:
         return self.name.split(".")[0]
 
     @property
+    def ordered_apart(self) -> bool:
+        """Whether the catalogue is ordered by a score of its own: of a ranked task whose events carry both labels."""
+        return self.negatives and self.positive_at is not None
+
+    @property
     def headline(self) -> str:
         """The metric that stands for the task in tables."""
         if self.metric:

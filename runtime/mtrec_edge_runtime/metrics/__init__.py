@@ -5,7 +5,7 @@ Reads arrays, returns floats; a metric with nothing to measure is nan. Knows not
 `classes` judges one label a text, `spans` judges labelled stretches of words.
 """
 
-from mtrec_edge_runtime.metrics.binary import auc, ece, gauc, log_loss, sigmoid, user_auc
+from mtrec_edge_runtime.metrics.binary import auc, ece, gauc, log_loss, reliability, sigmoid, user_auc
 from mtrec_edge_runtime.metrics.classes import accuracy, macro_f1
 from mtrec_edge_runtime.metrics.ranking import (
     average_ranks,
@@ -35,6 +35,7 @@ __all__ = [
     "popularity_bias",
     "rank_auc",
     "recall",
+    "reliability",
     "rmse",
     "sigmoid",
     "span_f1",

@@ -79,6 +79,17 @@ def log_loss(logits: Numbers, labels: Numbers) -> float:
     return float(np.mean(np.logaddexp(0.0, z) - np.asarray(labels, np.float64) * z))
 
 
+def reliability(probabilities: Numbers, labels: Numbers, bins: int = 15) -> tuple[Floats, Floats, Floats]:
+    """Return each bin's mean probability, share of positives (nan in an empty bin) and events, (bins,) each."""
+    p = np.asarray(probabilities, np.float64)
+    inside = np.minimum((p * bins).astype(np.int64), bins - 1)
+    events = np.bincount(inside, minlength=bins).astype(np.float64)
+    sums = (np.bincount(inside, weights, bins) for weights in (p, np.asarray(labels, np.float64)))
+    filled = np.where(events > 0, events, np.nan)
+    predicted, happened = (total / filled for total in sums)
+    return predicted, happened, events
+
+
 def ece(probabilities: Numbers, labels: Numbers, bins: int = 15) -> float:
     """Return the expected calibration error over equal-width bins of the positive class's probability.
 
@@ -87,7 +98,5 @@ def ece(probabilities: Numbers, labels: Numbers, bins: int = 15) -> float:
     """
     if len(probabilities) == 0:
         return float("nan")
-    p = np.asarray(probabilities, np.float64)
-    inside = np.minimum((p * bins).astype(np.int64), bins - 1)
-    gap = np.bincount(inside, np.asarray(labels, np.float64) - p, bins)
-    return float(np.abs(gap).sum() / len(p))
+    predicted, happened, events = reliability(probabilities, labels, bins)
+    return float(np.nansum(np.abs(happened - predicted) * events) / len(probabilities))

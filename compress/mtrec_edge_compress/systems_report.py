@@ -1,0 +1,142 @@
+"""What `evaluate_bundle` found, as one HTML page to look at: a picture of each task, the table, how to read it.
+
+The page needs no other file and no network. Knows nothing of how a system scores.
+"""
+
+from collections.abc import Callable, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from jinja2 import Environment
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mtrec_edge_compress.bootstrap import mean_interval
+from mtrec_edge_compress.systems_table import PER_USER, format_table
+
+OURS, THEIRS, INK = "#1b6ca8", "#b7bec6", "#22262a"
+SIZE = (5.2, 3.0)  # inches of one picture
+
+PAGE = Environment(autoescape=True).from_string("""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; color: #22262a; margin: 2rem auto; max-width: 72rem; padding: 0 1rem }
+.pictures { display: flex; flex-wrap: wrap; gap: 1rem } figure { margin: 0 } pre { overflow-x: auto; font-size: 12px }
+h2 { border-top: 1px solid #d5dade; padding-top: 1rem }
+</style>
+<h1>{{ title }}</h1>
+<p>{{ about }}</p>
+{% for task in tasks %}
+<h2>{{ task.name }}</h2>
+<p>{{ task.counts }}</p>
+<div class="pictures">{% for picture in task.pictures %}<figure>{{ picture | safe }}</figure>{% endfor %}</div>
+{% if task.against %}
+<p>The bundle less each system, on the same users ({{ task.metric }}): {{ task.against }}.</p>
+{% endif %}
+{% endfor %}
+<h2>All figures</h2>
+<pre>{{ table }}</pre>
+<p>Whiskers are 95 % intervals over users (bootstrap). A difference is real when its p, corrected for the number of
+systems (Holm), is below 0.05; one seed tells nothing of other seeds.</p>
+</html>
+""")
+
+
+def write_report(path: Path, table: Mapping[str, Any]) -> None:
+    """Write the table of `evaluate_bundle` as an HTML page."""
+    users = table["users_per_domain"]
+    page = PAGE.render(
+        title=f"{table['bundle']} against the baselines",
+        about=(
+            f"Dataset {table['dataset']['name']}, split {table['dataset']['split_hash']}, test fold, "
+            f"{'all users' if users is None else f'a seeded sample of {users:,} users a domain'}, profile "
+            f"{table['profile']}, seed {table['seed']}."
+        ),
+        tasks=[_task(name, table) for name in table["headlines"]],
+        table=format_table(dict(table)),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+
+
+def _task(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page says of one task."""
+    metric = table["headlines"][name]
+    pictures = [_picture(f"{name}: {metric}", lambda axes: _bars(axes, name, metric, table))]
+    if table["by_history"].get(name):
+        title = f"{PER_USER.get(metric, metric)} by events in the history"
+        pictures.append(_picture(title, lambda axes: _lines(axes, table["by_history"][name])))
+    if table["by_item"].get(name):
+        pictures.append(_picture("recall@10 by kind of item", lambda axes: _lines(axes, table["by_item"][name])))
+    if table["reliability"].get(name):
+        pictures.append(_picture("probability and frequency", lambda axes: _diagonal(axes, table["reliability"][name])))
+    against = (
+        f"{other} {found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}] p {found['p']:.3g}"
+        for other, found in table["against"].get(name, {}).items()
+    )
+    return {
+        "name": name,
+        "metric": next((found["metric"] for found in table["against"].get(name, {}).values()), metric),
+        "counts": ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in table["counts"][name].items()),
+        "pictures": pictures,
+        "against": "; ".join(against),
+    }
+
+
+def _picture(title: str, draw: Callable[[Axes], None]) -> str:
+    """Return one picture as SVG; equal tables give equal bytes."""
+    with matplotlib.rc_context({"svg.hashsalt": "mtrec-edge", "font.size": 9, "axes.spines.top": False}):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        axes.spines["right"].set_visible(False)
+        axes.set_title(title, loc="left", color=INK)
+        draw(axes)
+        text = StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue().partition("<svg")[1] + text.getvalue().partition("<svg")[2]
+
+
+def _bars(axes: Axes, task: str, metric: str, table: Mapping[str, Any]) -> None:
+    """Draw each system's headline metric, the bundle's first; whiskers where the metric is a mean over users."""
+    systems = {name: found[task][metric] for name, found in table["systems"].items() if metric in found.get(task, {})}
+    names = list(systems)[::-1]
+    axes.barh(names, [systems[name] for name in names], color=[OURS if name == "fused" else THEIRS for name in names])
+    for place, name in enumerate(names):
+        values = table["per_user"].get(name, {}).get(task, {}).get(metric)
+        if values is not None:
+            low, high = mean_interval([float("nan") if v is None else v for v in values])
+            axes.plot([low, high], [place, place], color=INK, linewidth=1)
+        axes.annotate(f" {systems[name]:.3f}", (0, place), va="center", color="white" if name == "fused" else INK)
+    if metric in ("rmse", "mae") and systems:
+        axes.set_xlim(left=0.8 * min(systems.values()))
+        axes.set_xlabel("smaller is better")
+
+
+def _lines(axes: Axes, slices: Mapping[str, Mapping[str, float]]) -> None:
+    """Draw each system's value over slices, in the order in which they are named."""
+    order = list(dict.fromkeys(name for found in slices.values() for name in found))
+    for system, found in slices.items():
+        own = [name for name in order if name in found]
+        colour, width = (OURS, 2.5) if system == "fused" else (None, 1)
+        axes.plot(own, [found[name] for name in own], "o-", label=system, color=colour, linewidth=width, markersize=3)
+    axes.tick_params("x", labelsize=6)
+    axes.legend(fontsize=7, frameon=False, ncols=2)
+
+
+def _diagonal(axes: Axes, bins: Mapping[str, list[float | None]]) -> None:
+    """Draw the reliability diagram: what was predicted against what happened, the dots' size by events."""
+    known = [
+        (p, share, n)
+        for p, share, n in zip(bins["predicted"], bins["happened"], bins["events"], strict=True)
+        if p is not None and share is not None and n
+    ]
+    most = max((n for _, _, n in known), default=1)
+    axes.plot([0, 1], [0, 1], color=THEIRS, linewidth=1)
+    axes.scatter(
+        [p for p, _, _ in known], [s for _, s, _ in known], s=[8 + 80 * n / most for _, _, n in known], color=OURS
+    )
+    axes.set(xlabel="predicted", ylabel="happened", xlim=(0, 1), ylim=(0, 1))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
