@@ -79,16 +79,13 @@ def _system_value(result: Result, system: str, metric: str) -> float | None:
 
 
 def systems_table(result: Result) -> str:
-    """Return a row a metric, a column a system, with 95 % intervals; of tasks with a headline metric that one alone."""
+    """Return a row a system, a column a metric, with 95 % intervals; of tasks with a headline metric that one alone."""
     systems = result.get("systems", {})
     headlines = {f"{task} {metric}" for task, metric in result.get("headlines", {}).items()}
     metrics = dict.fromkeys(metric for measured in systems.values() for metric in measured)
-    rows = [
-        [metric, *(_interval(measured.get(metric)) for measured in systems.values())]
-        for metric in metrics
-        if not headlines or metric in headlines
-    ]
-    return _markdown(["metric", *systems], rows)
+    shown = [metric for metric in metrics if not headlines or metric in headlines]
+    rows = [[system, *(_interval(measured.get(metric)) for metric in shown)] for system, measured in systems.items()]
+    return _markdown(["system", *shown], [row for row in rows if any(row[1:])])
 
 
 def _interval(found: Measured | None) -> str:

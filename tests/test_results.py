@@ -121,8 +121,8 @@ def test_the_systems_table_shows_headlines_with_intervals(tmp_path: Path) -> Non
     result["systems"] = {"ease": {"movies.like ndcg@10": found, "movies.like mrr": {"value": 0.2}}, "random": {}}
     write_result(tmp_path / "tiny.json", result)
     lines = table(tmp_path / "tiny.json", "systems").splitlines()
-    assert lines[0] == "| metric | ease | random |"
-    assert lines[2:4] == ["| movies.like ndcg@10 | 0.128 [0.114, 0.142] |  |", ""]
+    assert lines[0] == "| system | movies.like ndcg@10 |"
+    assert lines[2:4] == ["| ease | 0.128 [0.114, 0.142] |", ""]  # nothing was measured of `random`
 
 
 def test_filling_twice_changes_nothing_more(tmp_path: Path) -> None:

@@ -8,9 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mtrec_edge_compress.bootstrap import mean_interval
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_runtime.results import DatasetInfo, Measured, Result, new_result, write_result, write_samples
+
+ROUNDING = 1e-5  # of stored per-user values
 
 
 def write_systems(path: Path, table: dict[str, Any], arrays: Arrays, *, command: Sequence[str]) -> None:
@@ -49,8 +53,9 @@ def systems_result(table: dict[str, Any], arrays: Arrays, *, name: str, command:
 
 
 def _measured(value: float, per_user: Sequence[float | None] | None) -> Measured:
-    """Return a metric that is a mean over users with its 95 % interval, any other alone."""
-    if per_user is None:
+    """Return a metric that is the mean of its per-user values with its 95 % interval, any other alone."""
+    known = np.array([one for one in per_user or () if one is not None])
+    if not len(known) or abs(known.mean() - value) > ROUNDING:  # e.g. span F1, which counts spans over all texts
         return Measured(value=value)
-    low, high = mean_interval([float("nan") if one is None else one for one in per_user])
+    low, high = mean_interval(known)
     return Measured(value=value, low=low, high=high)

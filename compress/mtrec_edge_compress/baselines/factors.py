@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import sparse
 from sklearn.linear_model import Ridge
+from threadpoolctl import threadpool_limits
 
 from mtrec_edge_compress.baselines.signals import Signals, Sparse
 from mtrec_edge_compress.data.arrays import History
@@ -82,10 +83,11 @@ def fit_ials(signals: Signals, *, regularization: float, alpha: float, seed: int
     """
     from implicit.cpu.als import AlternatingLeastSquares
 
-    model = AlternatingLeastSquares(
-        FACTORS, regularization=regularization, alpha=alpha, iterations=ALS_ROUNDS, num_threads=1, random_state=seed
-    )
-    model.fit(sparse.csr_matrix(signals.positives), show_progress=False)
+    with threadpool_limits(1, "blas"):  # else implicit warns: its own threads and BLAS's get in each other's way
+        model = AlternatingLeastSquares(
+            FACTORS, regularization=regularization, alpha=alpha, iterations=ALS_ROUNDS, num_threads=1, random_state=seed
+        )
+        model.fit(sparse.csr_matrix(signals.positives), show_progress=False)
     return FactorModel(signals, FoldedIn(signals, model), np.asarray(model.item_factors))
 
 
@@ -96,15 +98,16 @@ def fit_bpr(signals: Signals, *, regularization: float, rate: float, seed: int) 
     """
     from implicit.cpu.bpr import BayesianPersonalizedRanking
 
-    model = BayesianPersonalizedRanking(
-        FACTORS,
-        learning_rate=rate,
-        regularization=regularization,
-        iterations=BPR_ROUNDS,
-        num_threads=1,
-        random_state=seed,
-    )
-    model.fit(sparse.csr_matrix(signals.positives), show_progress=False)
+    with threadpool_limits(1, "blas"):
+        model = BayesianPersonalizedRanking(
+            FACTORS,
+            learning_rate=rate,
+            regularization=regularization,
+            iterations=BPR_ROUNDS,
+            num_threads=1,
+            random_state=seed,
+        )
+        model.fit(sparse.csr_matrix(signals.positives), show_progress=False)
     return FactorModel(signals, Trained(np.asarray(model.user_factors)), np.asarray(model.item_factors))
 
 
