@@ -252,12 +252,10 @@ def test_recall_by_kind_of_item_by_hand():
     # TRAIN events: a and b one each (u's), b a second one (v's); of the six warm films the most popular one is the head
     result = judged(Fixed(like="abcghdef"), "films.like")
     per_user = result.per_user["films.like"]
-    assert per_user["recall@10 items with 0 events"].tolist() == pytest.approx([1.0, np.nan], nan_ok=True)  # u: d
-    assert per_user["recall@10 items with 1-5 events"].tolist() == pytest.approx(
-        [np.nan, 1.0], nan_ok=True
-    )  # v likes a
-    assert np.isnan(per_user["recall@10 items with >5 events"]).all() and np.isnan(per_user["recall@10 head"]).all()
+    assert per_user["recall@10 0 events"].tolist() == pytest.approx([1.0, np.nan], nan_ok=True)  # u: d
+    assert per_user["recall@10 1-5 events"].tolist() == pytest.approx([np.nan, 1.0], nan_ok=True)  # v likes a
+    assert np.isnan(per_user["recall@10 >5 events"]).all() and np.isnan(per_user["recall@10 head"]).all()
     assert per_user["recall@10 tail"].tolist() == [1.0, 1.0]
     slices = item_slices([world().task("films.like")], {"fixed": [result]})
-    assert slices["films.like"]["fixed"] == {"items with 0 events": 1.0, "items with 1-5 events": 1.0, "tail": 1.0}
+    assert slices["films.like"]["fixed"] == {"0 events": 1.0, "1-5 events": 1.0, "tail": 1.0}
     assert not any(name.startswith("recall@10 ") for name in result.tasks["films.like"])

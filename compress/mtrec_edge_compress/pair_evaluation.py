@@ -209,9 +209,9 @@ def _item_kinds(popularity: IntArray, cold: Bools) -> dict[str, Bools]:
     head = np.zeros(len(popularity), bool)
     head[order[: round(HEAD * int((~cold).sum()))]] = True
     return {
-        "items with 0 events": ~cold & (popularity == 0),
-        "items with 1-5 events": ~cold & (popularity > 0) & (popularity <= 5),
-        "items with >5 events": ~cold & (popularity > 5),
+        "0 events": ~cold & (popularity == 0),
+        "1-5 events": ~cold & (popularity > 0) & (popularity <= 5),
+        ">5 events": ~cold & (popularity > 5),
         "head": ~cold & head,
         "tail": ~cold & ~head,
     }

@@ -123,7 +123,7 @@ def _lines(axes: Axes, slices: Mapping[str, Mapping[str, float]]) -> None:
         colour, width = (OURS, 2.5) if system == "fused" else (None, 1)
         axes.plot(own, [found[name] for name in own], "o-", label=system, color=colour, linewidth=width, markersize=3)
     axes.tick_params("x", labelsize=6)
-    axes.legend(fontsize=7, frameon=False, ncols=2)
+    axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _diagonal(axes: Axes, bins: Mapping[str, list[float | None]]) -> None:
