@@ -140,7 +140,7 @@ def test_a_late_like_counts_more_for_ease_recent(arrays, baselines):
 def test_a_repeated_like_has_the_age_of_its_latest():
     history = History(np.array([3, 5, 3]), np.zeros(3, np.int64), np.full(3, 5.0, np.float32))
     signals = Signals(board(), LIKE)
-    assert signals.age(history, signals.liked(history)).tolist() == [0, 1]
+    assert signals.age(history).tolist() == [0, 1]
 
 
 def test_ease_equals_its_closed_form(arrays):

@@ -9,11 +9,19 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from tiny_training import COLLABORATE, SETTINGS, tiny_arrays, tokens_for, world_arrays, world_collaboration
+from tiny_training import (
+    COLLABORATE,
+    SETTINGS,
+    tiny_arrays,
+    tokens_for,
+    without_collaboration,
+    world_arrays,
+    world_collaboration,
+)
 from torch import Tensor
 
 from mtrec_edge_compress.batches import Batch, BatchSource, PairBatch
-from mtrec_edge_compress.collaboration import fit_collaboration, without_collaboration
+from mtrec_edge_compress.collaboration import fit_collaboration
 from mtrec_edge_compress.data.arrays import Arrays, IntArray, build_arrays
 from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.recipe import Training

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_data
 from tiny_data import GENRE, LIKE, RATING, no_texts, tiny_dataset
-from tiny_training import COLLABORATE, tiny_arrays, world_arrays, world_collaboration
+from tiny_training import COLLABORATE, tiny_arrays, without_collaboration, world_arrays, world_collaboration
 
 from mtrec_edge_compress.baselines.item_to_item import ease_weights
 from mtrec_edge_compress.baselines.signals import Signals
@@ -19,7 +19,6 @@ from mtrec_edge_compress.collaboration import (
     load_collaboration,
     save_collaboration,
     sparse_ease,
-    without_collaboration,
 )
 from mtrec_edge_compress.data.arrays import Arrays, History, build_arrays
 from mtrec_edge_compress.data.schema import Fold, TaskSpec

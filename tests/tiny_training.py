@@ -4,12 +4,13 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from tiny_models import dataset
 from transformers import BertConfig, BertModel
 
 from mtrec_edge_compress.batches import BatchSource
-from mtrec_edge_compress.collaboration import Collaboration, fit_collaboration, without_collaboration
+from mtrec_edge_compress.collaboration import Collaboration, fit_collaboration
 from mtrec_edge_compress.data.arrays import Arrays, build_arrays
 from mtrec_edge_compress.data.synthetic import make_world
 from mtrec_edge_compress.distill import StudentLearner, new_student, soft_targets, student_learner
@@ -20,6 +21,7 @@ from mtrec_edge_compress.recipe import Collaborate, Distill, Model, Prune, Recip
 from mtrec_edge_compress.tokens import Tokens, tokenize
 from mtrec_edge_compress.vocabulary import word_vocabulary
 from mtrec_edge_compress.weighting import TaskWeighting
+from mtrec_edge_runtime.neighbours import no_neighbours
 from mtrec_edge_runtime.tokenizer import WordPiece
 
 MAX_TOKENS = 16
@@ -57,6 +59,12 @@ def world_arrays() -> Arrays:
     arrays = build_arrays(make_world(1, users=60, items=50, queries=40)[0])
     assert arrays.cold.any()
     return arrays
+
+
+def without_collaboration(arrays: Arrays, parts: int = 1) -> Collaboration:
+    """Return a Collaboration without a single link."""
+    nothing = no_neighbours(len(arrays.item_ids))
+    return Collaboration(nothing, (nothing,) * parts, np.zeros(len(arrays.user_ids), np.int64))
 
 
 @cache

@@ -15,7 +15,7 @@ from mtrec_edge_compress.data.arrays import Arrays, FloatArray, History, IntArra
 from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.graphs import Graphs
 from mtrec_edge_runtime.neighbours import Neighbours
-from mtrec_edge_runtime.tasks import ORDER
+from mtrec_edge_runtime.tasks import ORDER, order_name
 
 TOP = 10
 
@@ -119,7 +119,6 @@ def _pool_scores(graphs: Graphs, pool: Pool) -> dict[str, list[FloatArray]]:
     """Return task -> scores (candidates,) of each user; history and candidates come from the same encoder."""
     vectors = graphs.encode(pool.ids).vectors
     own = [name for name in graphs.pair_tasks if name.split(".")[0] == pool.domain and not name.endswith(ORDER)]
-    order = {task: task + ORDER if task + ORDER in graphs.pair_tasks else task for task in own}
     scores: dict[str, list[FloatArray]] = {task: [] for task in own}
     for user in pool.users:
         events = len(user.items)
@@ -136,5 +135,5 @@ def _pool_scores(graphs: Graphs, pool: Pool) -> dict[str, list[FloatArray]]:
             }
         )
         for task, found in scores.items():
-            found.append(outputs[order[task]][0])
+            found.append(outputs[order_name(task, outputs)][0])
     return scores

@@ -13,19 +13,22 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from mtrec_edge_compress.baselines.baseline import Baseline
-from mtrec_edge_compress.baselines.item_to_item import ItemToItem, ease_items, ease_weights, gram_matrix
+from mtrec_edge_compress.baselines.baseline import Baseline, on_validation
+from mtrec_edge_compress.baselines.item_to_item import (
+    EASE_TUNING_ITEMS,
+    ItemToItem,
+    ease_items,
+    ease_weights,
+    gram_matrix,
+)
 from mtrec_edge_compress.baselines.signals import Signals, Sparse
 from mtrec_edge_compress.data.arrays import Arrays, IntArray
-from mtrec_edge_compress.data.schema import Fold, TaskSpec
-from mtrec_edge_compress.evaluate import evaluate
 from mtrec_edge_compress.judgement import Scores
 from mtrec_edge_compress.recipe import Collaborate
 from mtrec_edge_runtime.neighbours import Neighbours, make_neighbours, no_neighbours
 
 MOST_LINKS_IN = 256  # of one candidate: its refit solves a system of that size
 LEAST_WEIGHT = 1e-6  # of a link
-TUNING_ITEMS = 4_000  # most popular items a penalty is chosen on
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,6 @@ class Collaboration:
     def of_training(self, user: int) -> Neighbours:
         """Return the weights that never saw this user."""
         return self.parts[int(self.part[user])]
-
-
-def without_collaboration(arrays: Arrays, parts: int = 1) -> Collaboration:
-    """Return a Collaboration without a single link."""
-    nothing = no_neighbours(len(arrays.item_ids))
-    return Collaboration(nothing, (nothing,) * parts, np.zeros(len(arrays.user_ids), np.int64))
 
 
 def fit_collaboration(
@@ -130,29 +127,17 @@ def _join(found: list[Links], items: int) -> Neighbours:
 
 def _choose_penalty(signals: Signals, settings: Collaborate, seed: int) -> float:
     """Return the penalty whose sparse weights rank the VALIDATION fold best, tried on the most popular items."""
-    kept = ease_items(signals.popularity, most=TUNING_ITEMS)
+    kept = ease_items(signals.popularity, most=EASE_TUNING_ITEMS)
     if len(settings.penalties) == 1 or not len(kept):
         return settings.penalties[0]
     gram = gram_matrix(signals.positives[:, kept])
     reached = {}
     for penalty in settings.penalties:
         model = ItemToItem(signals, sparse_ease(gram, penalty=penalty, links=settings.links), kept)
-        reached[penalty] = _validation(signals.task, model, settings, seed)
+        system = Baseline("collaboration", signals.task.domain, {signals.task.name: model})
+        found = on_validation(system, signals.arrays, signals.task.name, users=settings.tuning_users, seed=seed)
+        reached[penalty] = found.get("ndcg@10", 0.0)
     return max(reached, key=lambda penalty: reached[penalty])
-
-
-def _validation(task: TaskSpec, model: ItemToItem, settings: Collaborate, seed: int) -> float:
-    system = Baseline("collaboration", task.domain, {task.name: model})
-    found = evaluate(
-        system,
-        model.signals.arrays,
-        fold=Fold.VALIDATION,
-        users_per_domain=settings.tuning_users,
-        seed=seed,
-        tasks=[task.name],
-        calibrated=False,
-    )
-    return found.tasks[task.name].get("ndcg@10", 0.0)
 
 
 def save_collaboration(collaboration: Collaboration, path: Path) -> None:

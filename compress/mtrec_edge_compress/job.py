@@ -65,11 +65,15 @@ class Job:
         """Return the ledger's rows so far."""
         return [row for record in self.records.values() for row in record.rows]
 
-    def judge(self, encoded: Encoded, rank: RankFunction, *, catalogue: FloatArray | None = None) -> Evaluation:
-        """Measure on the TEST fold."""
-        scorer = VectorScorer(
+    def scorer(self, encoded: Encoded, rank: RankFunction, *, catalogue: FloatArray | None = None) -> VectorScorer:
+        """Return what is judged; `catalogue` holds item vectors that stand in for the encoder's own."""
+        return VectorScorer(
             self.arrays, encoded, rank, self.recipe.model.max_history, self.collaboration.whole, catalogue
         )
+
+    def judge(self, encoded: Encoded, rank: RankFunction, *, catalogue: FloatArray | None = None) -> Evaluation:
+        """Measure on the TEST fold."""
+        scorer = self.scorer(encoded, rank, catalogue=catalogue)
         users = self.recipe.evaluation.users_per_domain or None
         return evaluate(scorer, self.arrays, fold=Fold.TEST, users_per_domain=users, seed=self.recipe.seed)
 
@@ -85,13 +89,7 @@ class Job:
                 label="validating",
                 progress=self.progress,
             )
-            scorer = VectorScorer(
-                self.arrays,
-                encoded,
-                torch_ranker(model),
-                self.recipe.model.max_history,
-                self.collaboration.whole,
-            )
+            scorer = self.scorer(encoded, torch_ranker(model))
             users = self.recipe.evaluation.validation_users or None
             found = evaluate(scorer, self.arrays, fold=Fold.VALIDATION, users_per_domain=users, seed=self.recipe.seed)
             return _headlines(self.arrays, found)

@@ -22,7 +22,7 @@ from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.tokens import Tokens
 from mtrec_edge_compress.weighting import TaskWeighting
 from mtrec_edge_runtime.errors import DataError
-from mtrec_edge_runtime.tasks import ORDER, Kind
+from mtrec_edge_runtime.tasks import ORDER, Kind, order_name
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def rank_pairs(model: MultiTaskModel, pairs: PairBatch, vectors: Tensor) -> dict
 
 def order_of(task: str, scores: Mapping[str, Tensor]) -> Tensor:
     """Return what orders the catalogue for a task: a score of its own, or the task's."""
-    return scores.get(task + ORDER, scores[task])
+    return scores[order_name(task, scores)]
 
 
 def centre_outputs(learner: Learner) -> None:

@@ -6,7 +6,6 @@ Knows nothing of files, data or training.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,13 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtrec_edge_compress.data.schema import TaskSpec
-from mtrec_edge_runtime.tasks import ORDER, Kind
+from mtrec_edge_runtime.tasks import ORDER, Kind, order_name
 
 PRIORS = 3  # popularity, mean_value, seen
 USER_FACTS = 2  # mean value of the history, its log length
 SHARPNESS = (4.0, 16.0)  # at the start of training
 MEMORIES = 2  # learned ways to add up the affinities of a history
 EVIDENCE = MEMORIES + 1  # features made of affinities
+CONTEXT = PRIORS + USER_FACTS + 2 * len(SHARPNESS) + EVIDENCE  # what the heads see beside the two vectors
 NEAREST = -EVIDENCE - len(SHARPNESS) - 1  # where the heads' features hold the sharpest kernel density
 NEIGHBOUR_WEIGHT = 0.5  # of that feature in a ranked task's logit, at the start of training
 AFFINITY_SCALE = 3.0  # brings the sums of affinities to the range of the other features
@@ -146,11 +146,11 @@ class Affinity(nn.Module):
 
 
 class TaskHeads(nn.Module):
-    """For each output a small MLP and a linear path on `[u*v, |u-v|, priors, user facts, match, evidence]`."""
+    """For each output a small MLP and a linear path on `[u*v, |u-v|, context]`."""
 
     def __init__(self, shape: ModelShape, tasks: int) -> None:
         super().__init__()
-        features = 2 * shape.vector_size + PRIORS + USER_FACTS + 2 * len(SHARPNESS) + EVIDENCE
+        features = 2 * shape.vector_size + CONTEXT
         self.tasks, self.hidden = tasks, shape.task_hidden
         self.inner = nn.Linear(features, tasks * shape.task_hidden)
         self.outer = nn.Parameter(torch.randn(tasks, shape.task_hidden) * 0.1)
@@ -159,17 +159,14 @@ class TaskHeads(nn.Module):
         with torch.no_grad():
             self.linear.weight.mul_(0.1)
 
-    def forward(self, user: Tensor, candidates: Tensor, facts: Tensor, others: Sequence[Tensor]) -> Tensor:
-        """Return raw scores (batch, items, tasks).
+    def forward(self, user: Tensor, candidates: Tensor, context: Tensor) -> Tensor:
+        """Return raw scores (batch, items, tasks); `user` (batch, D), `candidates` unit (batch, items, D).
 
-        `user` (batch, D), `candidates` unit (batch, items, D), `facts` (batch, USER_FACTS), `others` (batch, items, n)
-        each: priors, match, evidence.
+        `context` (batch, items, CONTEXT) holds priors, user facts, match and evidence, in this order.
         """
         u = user.unsqueeze(1)
         v = candidates * math.sqrt(candidates.shape[-1])
-        known = facts.unsqueeze(1).expand(-1, v.shape[1], -1)
-        priors, match, evidence = others
-        features = torch.cat([u * v, (u - v).abs(), priors, known, match, evidence], dim=-1)
+        features = torch.cat([u * v, (u - v).abs(), context], dim=-1)
         hidden = torch.unflatten(F.relu(self.inner(features)), -1, (self.tasks, self.hidden))
         scores: Tensor = (self.dropout(hidden) * self.outer).sum(-1) + self.linear(features)
         return scores
@@ -210,7 +207,7 @@ class MultiTaskModel(nn.Module):
                 if task.kind is Kind.BINARY:
                     weight[self.outputs.index(task.name), : self.vector_size] = 1.0 / math.sqrt(self.vector_size)
                 if task.negatives:
-                    number = self.outputs.index(task.name + ORDER if task.ordered_apart else task.name)
+                    number = self.outputs.index(order_name(task.name, self.outputs))
                     weight[number, : self.vector_size] = 1.0 / math.sqrt(self.vector_size)
                     weight[number, NEAREST] = NEIGHBOUR_WEIGHT
                     weight[number, -EVIDENCE:-1] = AFFINITY_WEIGHT
@@ -257,5 +254,7 @@ class MultiTaskModel(nn.Module):
         user = self.user(history, behaviour, value, age, history_mask)
         match = self.match(history, value, age, history_mask, candidates)
         evidence = self.affinity(affinity, behaviour, value, age, history_mask)
-        raw = self.heads(user, candidates, facts, (priors, match, evidence)) * self.scale + self.center
+        known = facts.unsqueeze(1).expand(-1, candidates.shape[1], -1)
+        context = torch.cat([priors, known, match, evidence], dim=-1)
+        raw = self.heads(user, candidates, context) * self.scale + self.center
         return {name: raw[..., number] for number, name in enumerate(self.outputs)}

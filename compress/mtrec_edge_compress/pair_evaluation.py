@@ -14,7 +14,7 @@ from mtrec_edge_compress.data.schema import Fold, TaskSpec
 from mtrec_edge_compress.judgement import Judgement, Scorer, Scores
 from mtrec_edge_runtime import metrics
 from mtrec_edge_runtime.errors import InputError
-from mtrec_edge_runtime.tasks import ORDER, Kind
+from mtrec_edge_runtime.tasks import Kind, order_name
 
 Bools = npt.NDArray[np.bool_]
 K = 10  # length of a recommended list
@@ -130,7 +130,7 @@ def _visit(
     kept = ~np.isnan(label)
     items = place.local(place.arrays.event_item[events[kept]])
     own = _scores_of(scores, task.name, len(place.cold))
-    order = _scores_of(scores, task.name + ORDER, len(place.cold)) if task.name + ORDER in scores else own
+    order = _scores_of(scores, order_name(task.name, scores), len(place.cold))
     if task.kind is Kind.REGRESSION:
         own = np.clip(own, task.low, task.high)
     return _Visit(user, own, order, items, label[kept], pool)

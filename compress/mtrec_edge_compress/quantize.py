@@ -125,15 +125,15 @@ def store_halves(model: Any) -> None:
     Raises StageError for a weight beyond float16.
     """
     casts = []
-    for name, value in weights_of(model).items():
+    for tensor in model.graph.initializer:
+        name, value = tensor.name, numpy_helper.to_array(tensor)
         if value.dtype != np.float32 or value.nbytes < MIN_HALF_BYTES:
             continue
         with np.errstate(over="ignore"):  # refused below
             half = value.astype(np.float16)
         if not np.isfinite(half).all():
             raise StageError(f"quantize: {name} holds {np.abs(value).max():.3g}, beyond float16; train it again")
-        stored = next(tensor for tensor in model.graph.initializer if tensor.name == name)
-        stored.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
         casts.append(helper.make_node("Cast", [f"{name}.half"], [name], f"{name}/Cast", to=onnx.TensorProto.FLOAT))
     replace_nodes(model.graph, [*casts, *model.graph.node])
 

@@ -31,7 +31,6 @@ from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.onnx_graph import byte_ledger
 from mtrec_edge_compress.prune import compact_backbone, prune
 from mtrec_edge_compress.quantize import ENCODER_FAST, quantize
-from mtrec_edge_compress.scorer import VectorScorer
 from mtrec_edge_compress.teacher import train_teacher
 from mtrec_edge_compress.tokens import vocabulary_of
 from mtrec_edge_compress.verify import Verdict, verify
@@ -42,15 +41,13 @@ Made = tuple[list[Row], dict[str, Any]]  # rows of the ledger, facts
 
 def collaborate(job: Job, folder: Path) -> Made:
     """Find what users did together."""
-    if not PartialState().is_main_process:
-        return [], {}
     found, chosen = fit_collaboration(
         job.arrays,
         job.recipe.collaborate,
         seed=job.recipe.seed,
         progress=lambda line: tqdm.write(line, file=sys.stderr) if job.progress else None,
     )
-    save_collaboration(found, folder / Path(COLLABORATION).name)
+    save_collaboration(found, job.work / COLLABORATION)
     return [], {f"collaboration_{domain}": setting for domain, setting in chosen.items()}
 
 
@@ -203,14 +200,8 @@ def verify_graphs(job: Job, folder: Path) -> Made:
 
 def calibrate(job: Job, folder: Path) -> Made:
     """Fit the temperatures of the probabilities that ship: profile `fast`, the bundle's item vectors."""
-    scorer = VectorScorer(
-        job.arrays,
-        load_encoded(job.work / "quantize/fast.npz"),
-        Graphs(job.work / "quantize", "fast", threads=torch.get_num_threads()).rank,
-        job.recipe.model.max_history,
-        job.collaboration.whole,
-        _catalogue(job),
-    )
+    graphs = Graphs(job.work / "quantize", "fast", threads=torch.get_num_threads())
+    scorer = job.scorer(load_encoded(job.work / "quantize/fast.npz"), graphs.rank, catalogue=_catalogue(job))
     users = job.recipe.evaluation.users_per_domain or None
     found = fit_temperatures(scorer, job.arrays, users_per_domain=users, seed=job.recipe.seed)
     (folder / "temperatures.json").write_text(json.dumps(found))

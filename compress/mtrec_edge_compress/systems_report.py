@@ -14,8 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mtrec_edge_compress.bootstrap import mean_interval
-from mtrec_edge_compress.systems_table import PER_USER, format_table
+from mtrec_edge_compress.systems_table import PER_USER, format_table, interval
 
 OURS, THEIRS, INK = "#1b6ca8", "#b7bec6", "#22262a"
 SIZE = (5.2, 3.0)  # inches of one picture
@@ -39,8 +38,8 @@ h2 { border-top: 1px solid #d5dade; padding-top: 1rem }
 {% endfor %}
 <h2>All figures</h2>
 <pre>{{ table }}</pre>
-<p>Whiskers are 95 % intervals over users (bootstrap). A difference is real when its p, corrected for the number of
-systems (Holm), is below 0.05; one seed tells nothing of other seeds.</p>
+<p>Whiskers are 95 % intervals over users (bootstrap), where a metric is a mean over users. A difference is real when
+its p, corrected for the number of systems (Holm), is below 0.05; one seed tells nothing of other seeds.</p>
 </html>
 """)
 
@@ -105,10 +104,9 @@ def _bars(axes: Axes, task: str, metric: str, table: Mapping[str, Any]) -> None:
     names = list(systems)[::-1]
     axes.barh(names, [systems[name] for name in names], color=[OURS if name == "fused" else THEIRS for name in names])
     for place, name in enumerate(names):
-        values = table["per_user"].get(name, {}).get(task, {}).get(metric)
-        if values is not None:
-            low, high = mean_interval([float("nan") if v is None else v for v in values])
-            axes.plot([low, high], [place, place], color=INK, linewidth=1)
+        bounds = interval(systems[name], table["per_user"].get(name, {}).get(task, {}).get(metric))
+        if bounds is not None:
+            axes.plot(bounds, [place, place], color=INK, linewidth=1)
         axes.annotate(f" {systems[name]:.3f}", (0, place), va="center", color="white" if name == "fused" else INK)
     if metric in ("rmse", "mae") and systems:
         axes.set_xlim(left=0.8 * min(systems.values()))

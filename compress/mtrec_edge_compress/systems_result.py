@@ -1,4 +1,4 @@
-"""What `evaluate_bundle` found, as a result file: a system a column of the published tables.
+"""What `evaluate_bundle` found, as a result file: a system a row of the published tables.
 
 A system `fused - NAME` is the bundle's advantage over a baseline on the same users, with its 95 % interval. Knows
 nothing of how a system scores.
@@ -8,13 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mtrec_edge_compress.bootstrap import mean_interval
 from mtrec_edge_compress.data.arrays import Arrays
+from mtrec_edge_compress.systems_table import interval
 from mtrec_edge_runtime.results import DatasetInfo, Measured, Result, new_result, write_result, write_samples
-
-ROUNDING = 1e-5  # of stored per-user values
 
 
 def write_systems(path: Path, table: dict[str, Any], arrays: Arrays, *, command: Sequence[str]) -> None:
@@ -53,9 +49,5 @@ def systems_result(table: dict[str, Any], arrays: Arrays, *, name: str, command:
 
 
 def _measured(value: float, per_user: Sequence[float | None] | None) -> Measured:
-    """Return a metric that is the mean of its per-user values with its 95 % interval, any other alone."""
-    known = np.array([one for one in per_user or () if one is not None])
-    if not len(known) or abs(known.mean() - value) > ROUNDING:  # e.g. span F1, which counts spans over all texts
-        return Measured(value=value)
-    low, high = mean_interval(known)
-    return Measured(value=value, low=low, high=high)
+    bounds = interval(value, per_user)
+    return Measured(value=value) if bounds is None else Measured(value=value, low=bounds[0], high=bounds[1])

@@ -39,11 +39,11 @@ class Neighbours:
         `history` (events,) and `candidates` hold catalogue rows, -1 for an item that is not in the catalogue; where
         there is no link the weight is 0.
         """
-        known = np.where(history >= 0, history, len(self.scale))  # the row after the last has no links
-        ends = np.append(self.start, self.start[-1])
-        first, count = ends[known], ends[known + 1] - ends[known]
-        event = np.repeat(np.arange(len(history)), count)
-        link = np.arange(len(event)) + np.repeat(first - np.cumsum(count) + count, count)
+        known = np.flatnonzero(history >= 0)
+        first, end = self.start[history[known]], self.start[history[known] + 1]
+        count = end - first
+        event = np.repeat(known, count)
+        link = np.arange(len(event)) + np.repeat(end - np.cumsum(count), count)
         weight = self.code[link].astype(np.float32) * self.scale[history[event]].astype(np.float32)
         item = self.item[link].astype(np.int64)
         if isinstance(candidates, slice):

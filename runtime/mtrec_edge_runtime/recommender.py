@@ -18,7 +18,7 @@ from mtrec_edge_runtime.errors import BundleError, InputError
 from mtrec_edge_runtime.history import Candidate, Event, HistoryEntry, HistoryReader, NewItem, check_history
 from mtrec_edge_runtime.manifest import Manifest, Profile, read_manifest
 from mtrec_edge_runtime.session import Graph
-from mtrec_edge_runtime.tasks import ORDER, Kind, Task
+from mtrec_edge_runtime.tasks import Kind, Task, order_name
 
 RANKER_INPUTS = ("history", "behaviour", "value", "age", "history_mask", "candidates", "priors", "affinity")
 OUTSIDE = "O"  # a token task's label for a word that belongs to nothing
@@ -108,7 +108,7 @@ class Recommender:
         `order`) it is a share: how likely, of the candidates left, this is the next one the user likes.
         """
         known = self._task(task, pairwise=True)
-        output = self._order_output(known)
+        output = order_name(known.name, self.ranker.outputs)
         events = check_history(history, known.domain)
         left_out = self._excluded_rows(events if exclude_history else (), exclude, known.domain)
         items = self._candidates(candidates, known.domain)
@@ -129,7 +129,7 @@ class Recommender:
         known = self._task(task, pairwise=True)
         items = self._candidates(candidates, known.domain)
         events = check_history(history, known.domain)
-        return np.asarray(self._raw_scores(events, items, [self._order_output(known)])[0], np.float64)
+        return np.asarray(self._raw_scores(events, items, [order_name(known.name, self.ranker.outputs)])[0], np.float64)
 
     def similar(self, item: Candidate, *, domain: str, k: int = 10) -> list[Ranked]:
         """Return the `k` items of a domain whose vectors have the greatest cosine with `item`'s, without itself.
@@ -196,9 +196,6 @@ class Recommender:
 
     def _candidates(self, items: Sequence[Candidate] | None, domain: str) -> Candidates:
         return Candidates(items, domain=domain, catalogue=self.catalogue, encode=self.encoder.vectors)
-
-    def _order_output(self, task: Task) -> str:
-        return task.name + ORDER if task.name + ORDER in self.ranker.outputs else task.name
 
     def _raw_scores(self, events: Sequence[Event], items: Candidates, outputs: Sequence[str]) -> Float32:
         """Return these outputs of the ranker, float32 (outputs, candidates)."""

@@ -4,14 +4,18 @@ The toolkit turns its own task settings into these, the manifest stores them, th
 """
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import StrEnum
 
 from mtrec_edge_runtime.errors import InputError
 
-ORDER = (
-    ".order"  # behind a task's name: the ranker's output by which a catalogue is ordered, where that is no task's own
-)
+ORDER = ".order"  # behind a task's name: a second output of the ranker, by which a catalogue is ordered
+
+
+def order_name(task: str, outputs: Container[str]) -> str:
+    """Return which of the `outputs` orders a catalogue for a task: the order apart where there is one, or the task."""
+    return task + ORDER if task + ORDER in outputs else task
 
 
 class Kind(StrEnum):

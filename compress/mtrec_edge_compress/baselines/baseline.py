@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mtrec_edge_compress.data.arrays import History, IntArray
+from mtrec_edge_compress.data.arrays import Arrays, History, IntArray
+from mtrec_edge_compress.data.schema import Fold
+from mtrec_edge_compress.evaluate import evaluate
 from mtrec_edge_compress.judgement import Scores
 from mtrec_edge_runtime.errors import InputError
 
@@ -66,3 +68,17 @@ class Baseline:
         if task not in self.words:
             raise InputError(f"baseline {self.name} does not tag {task}; it serves {', '.join(self.tasks)}")
         return self.words[task].tags(rows)
+
+
+def on_validation(system: Baseline, arrays: Arrays, task: str, *, users: int, seed: int) -> dict[str, float]:
+    """Return a task's metrics on the VALIDATION fold, over at most `users` users: what settings are chosen by."""
+    found = evaluate(
+        system,
+        arrays,
+        fold=Fold.VALIDATION,
+        users_per_domain=users,
+        seed=seed,
+        tasks=[task],
+        calibrated=False,
+    )
+    return found.tasks[task]

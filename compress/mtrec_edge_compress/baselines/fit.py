@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from mtrec_edge_compress.baselines.baseline import Baseline, PairModel
+from mtrec_edge_compress.baselines.baseline import Baseline, PairModel, on_validation
 from mtrec_edge_compress.baselines.factors import available, fit_bpr, fit_ials, fit_text_factors
 from mtrec_edge_compress.baselines.item_to_item import (
+    EASE_TUNING_ITEMS,
     Popularity,
     Profile,
     ease_items,
@@ -25,8 +26,7 @@ from mtrec_edge_compress.baselines.ratings import TextRidge, fit_bias, fit_item_
 from mtrec_edge_compress.baselines.signals import Signals, Sparse
 from mtrec_edge_compress.baselines.words import fit_logistic_text, fit_usual_tag, tfidf
 from mtrec_edge_compress.data.arrays import Arrays
-from mtrec_edge_compress.data.schema import Fold, TaskSpec
-from mtrec_edge_compress.evaluate import evaluate
+from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_runtime.errors import DataError
 from mtrec_edge_runtime.tasks import Kind
 
@@ -34,7 +34,6 @@ TRIALS = 4  # settings tried for each tuned baseline and task
 TUNING_USERS = 600  # validation users a trial is judged on
 KNN_SHRINKS, KNN_SIZES = (0.0, 20.0), (100, 300)
 EASE_TRIALS = (10.0, 50.0, 200.0, 600.0)  # penalty
-EASE_TUNING_ITEMS = 4_000  # most popular items a penalty is chosen on
 TEXT_KNN_TRIALS = (50, 200, 500)  # k; the fourth trial is the profile of all liked items
 IALS_TRIALS = ((0.01, 1.0), (0.01, 10.0), (1.0, 10.0), (10.0, 10.0))  # regularization, weight of a positive
 BPR_TRIALS = ((0.001, 0.05), (0.01, 0.05), (0.01, 0.01), (0.1, 0.05))  # regularization, learning rate
@@ -221,16 +220,8 @@ class _Fit:
 
     def _validation(self, task: TaskSpec, system: Baseline) -> float:
         """Return the headline metric on validation, larger being better; -inf when it cannot be measured."""
-        evaluation = evaluate(
-            system,
-            self.arrays,
-            fold=Fold.VALIDATION,
-            users_per_domain=TUNING_USERS,
-            seed=self.seed,
-            tasks=[task.name],
-            calibrated=False,
-        )
-        value = evaluation.tasks[task.name].get(task.headline, np.nan)
+        found = on_validation(system, self.arrays, task.name, users=TUNING_USERS, seed=self.seed)
+        value = found.get(task.headline, np.nan)
         if np.isnan(value):
             return -np.inf
         return -value if task.kind is Kind.REGRESSION else value

@@ -19,6 +19,7 @@ from mtrec_edge_runtime.errors import DataError
 
 EASE_LEAST_USERS = 2  # items with fewer TRAIN positives say nothing of co-occurrence
 EASE_MOST_ITEMS = 8_000  # the closed form inverts (items, items): 8,000 take 256 MB in float32
+EASE_TUNING_ITEMS = 4_000  # most popular items a penalty is chosen on
 _CHUNK = 512  # candidates whose similarities are dense at one time
 
 
@@ -49,7 +50,7 @@ class ItemToItem:
         `share` is 1, or 0.3 + 0.5^(age / 10) with age 0 for the latest like.
         """
         liked = self.signals.liked(history)
-        share = 0.3 + 0.5 ** (self.signals.age(history, liked) / 10) if self.recent else np.ones(len(liked))
+        share = 0.3 + 0.5 ** (self.signals.age(history) / 10) if self.recent else np.ones(len(liked))
         total = self.signals.tie_break.copy()
         if self.kept is None:
             total += np.asarray(self.weights[liked].T @ share).ravel()

@@ -83,8 +83,7 @@ class Signals:
         items, label = self.told(history)
         return np.unique(items[label > 0.5])
 
-    def age(self, history: History, liked: IntArray) -> IntArray:
-        """Return how many of the history's likes are later than each of these liked items, (liked,)."""
+    def age(self, history: History) -> IntArray:
+        """Return, for each of the `liked` items, how many of the history's likes are later than its latest one."""
         items, label = self.told(history)
-        latest_first = items[label > 0.5]
-        return np.array([np.flatnonzero(latest_first == item)[0] for item in liked], np.int64)
+        return np.unique(items[label > 0.5], return_index=True)[1]  # where each stands first, the latest being first
