@@ -127,21 +127,25 @@ def with_other_held_out(arrays: Arrays) -> Arrays:
     return build_arrays(changed)
 
 
-@pytest.mark.parametrize("every_text", [False, True])
-def test_batches_do_not_depend_on_anything_held_out(every_text: bool) -> None:
+WHOLE = ({}, {"every_text": True}, {"with_company": True})
+
+
+@pytest.mark.parametrize("changes", WHOLE)
+def test_batches_do_not_depend_on_anything_held_out(changes: dict[str, bool]) -> None:
     arrays = with_other_held_out(world_arrays())
     together, _ = fit_collaboration(arrays, COLLABORATE, seed=0)
-    honest = BatchSource(arrays, world_tokens(), together, SETTINGS, 8, seed=5, every_text=every_text)
-    assert contents(honest.epoch(0)) == contents(world_source(every_text=every_text).epoch(0))
+    honest = BatchSource(arrays, world_tokens(), together, SETTINGS, 8, seed=5, **changes)
+    assert contents(honest.epoch(0)) == contents(world_source(**changes).epoch(0))
 
 
-@pytest.mark.parametrize("every_text", [False, True])
-def test_cold_items_and_held_out_texts_are_in_no_batch(every_text: bool) -> None:
+@pytest.mark.parametrize("changes", WHOLE)
+def test_cold_items_and_held_out_texts_are_in_no_batch(changes: dict[str, bool]) -> None:
     arrays = world_arrays()
     cold = set(np.flatnonzero(arrays.cold).tolist())
     held_out = {len(arrays.item_ids) + int(row) for row in np.flatnonzero(arrays.text_fold != Fold.TRAIN)}
-    for batch in world_source(every_text=every_text).epoch(0):
+    for batch in world_source(**changes).epoch(0):
         assert batch.pairs is not None
+        assert not cold & {int(row) for part in batch.company for row in part.references}
         used = batch.pairs.rows[batch.pairs.candidates[:, SETTINGS.targets :]].flatten().tolist()
         used += batch.pairs.rows[batch.pairs.history][batch.pairs.history_mask > 0].tolist()
         used += batch.pairs.rows[batch.pairs.candidates[:, : SETTINGS.targets]][
@@ -234,6 +238,15 @@ def test_a_candidate_without_priors_has_no_affinity() -> None:
     assert torch.equal(dropped.affinity[~missing], shown.affinity[~missing])
 
 
+def test_link_dropout_shows_whole_windows_without_affinity_and_with_priors() -> None:
+    shown, dropped = (next(world_source(replace(SETTINGS, link_dropout=p)).epoch(0)).pairs for p in (0.0, 0.5))
+    assert shown is not None and dropped is not None
+    assert torch.equal(dropped.priors, shown.priors)
+    gone = (dropped.affinity != shown.affinity).flatten(1).any(1)
+    assert gone.any() and not dropped.affinity[gone].any()
+    assert torch.equal(dropped.affinity[~gone], shown.affinity[~gone]) and shown.affinity[~gone].any()
+
+
 def test_without_links_no_pair_has_an_affinity() -> None:
     arrays = tiny_arrays()
     source = BatchSource(arrays, tokens_for(arrays), without_collaboration(arrays), SETTINGS, 8, seed=5)
@@ -297,9 +310,10 @@ def test_words_point_at_their_labels_and_first_tokens() -> None:
 
 
 def test_a_batch_moves_to_a_device_whole() -> None:
-    batch = next(world_source().epoch(0))
+    batch = next(world_source(with_company=True).epoch(0))
     assert contents([batch.to(torch.device("cpu"))]) == contents([batch])
     moved = batch.to(torch.device("meta"))
     assert moved.pairs is not None
+    assert moved.company[0].target.is_meta
     assert moved.pairs.priors.is_meta and moved.buckets[0].input_ids.is_meta
     assert all(part.is_meta for pair in moved.text_labels.values() for part in pair)

@@ -10,7 +10,7 @@ from tiny_training import CPU, SETTINGS, source_for, tiny_arrays, tiny_learner, 
 
 from mtrec_edge_compress.batches import Batch
 from mtrec_edge_compress.data.arrays import build_arrays
-from mtrec_edge_compress.learner import Learner, label_scale
+from mtrec_edge_compress.learner import ALIGNMENT, Learner, label_scale
 from mtrec_edge_runtime.errors import DataError
 
 
@@ -100,8 +100,10 @@ def test_the_losses_of_several_processes_add_up_to_one_processs(world: int) -> N
     arrays = world_arrays()
     learner = ready(tiny_learner(arrays))
     settings = replace(SETTINGS, users=5, texts=5)
-    whole = [values(learner, batch) for batch in source_for(learner, arrays, settings).epoch(0)]
-    shares = [source_for(learner, arrays, settings, rank=rank, world=world).epoch(0) for rank in range(world)]
+    whole = [values(learner, batch) for batch in source_for(learner, arrays, settings, with_company=True).epoch(0)]
+    assert all(ALIGNMENT in losses for losses in whole)
+    sources = [source_for(learner, arrays, settings, with_company=True, rank=r, world=world) for r in range(world)]
+    shares = [source.epoch(0) for source in sources]
     for expected, *batches in zip(whole, *shares, strict=True):
         parts = [values(learner, batch) for batch in batches]
         for name, loss in expected.items():

@@ -39,11 +39,13 @@ def order_of(scores: dict[str, Tensor], task: str) -> Tensor:
 def test_history_match_is_the_kernel_density_and_the_kernel_regression_by_hand() -> None:
     history, value, age, mask = inputs(events=2)
     match = HistoryMatch(SHAPE)
-    torch.nn.init.normal_(match.age_bias)
-    found = match(history, value, age, mask, history[:, :2]).detach().numpy()
+    torch.nn.init.normal_(match.age_bias.table)
+    behaviour = torch.zeros_like(age)
+    bias = match.age_bias(behaviour, age).detach().numpy()[0, :2]
+    found = match(history, behaviour, value, age, mask, history[:, :2]).detach().numpy()
     cosine = (history[0, :2] @ history[0, :2].T).numpy()
     for number, sharpness in enumerate(SHARPNESS):
-        weights = np.exp(sharpness * (cosine - 1) + match.age_bias[:2, number].detach().numpy())
+        weights = np.exp(sharpness * (cosine - 1) + bias[:, number])
         np.testing.assert_allclose(found[0, :, number], np.log(weights.sum(1)), rtol=1e-4, atol=1e-5)
         expected = weights @ value[0, :2].numpy() / weights.sum(1)
         np.testing.assert_allclose(found[0, :, len(SHARPNESS) + number], expected, rtol=1e-4, atol=1e-5)
@@ -51,7 +53,7 @@ def test_history_match_is_the_kernel_density_and_the_kernel_regression_by_hand()
 
 def test_a_history_that_is_all_padding_matches_nothing() -> None:
     history, value, age, mask = inputs(events=0)
-    found = HistoryMatch(SHAPE)(history, value, age, mask, history)
+    found = HistoryMatch(SHAPE)(history, torch.zeros_like(age), value, age, mask, history)
     assert torch.isfinite(found).all()
     assert (found[..., : len(SHARPNESS)] == 0).all()
 
@@ -73,8 +75,10 @@ def test_affinities_are_added_up_as_their_events_behaviour_value_and_age_say_by_
     affinity = Affinity(ModelShape(vector_size=4, max_history=3, behaviours=2))
     with torch.no_grad():
         affinity.gain.copy_(torch.tensor([[1.0, 2.0], [0.75, 3.0]]))  # of each behaviour, in two ways
-        affinity.slope.copy_(torch.tensor([0.5, 0.0]))
-        affinity.age_bias.copy_(torch.tensor([[0.0, 0.0], [np.log(2), 0.0], [9.0, 9.0]]))
+        affinity.slope.copy_(torch.tensor([[0.5, 0.0], [0.5, 0.0]]))
+        affinity.age_bias.table.copy_(
+            torch.tensor([[0.0, 0.0], [7.0, 7.0], [9.0, 9.0], [7.0, 7.0], [np.log(2), 0.0], [7.0, 7.0]])
+        )  # ages 0, 1, 2 of the first behaviour, then of the second
     behaviour, value, age = torch.tensor([[0, 1, 0]]), torch.tensor([[1.0, -1.0, 5.0]]), torch.arange(3)[None]
     found = affinity(
         torch.tensor([[[0.2, 0.1, 0.9], [0.0, -0.4, 0.9], [0.0, 0.0, 0.9]]]),
@@ -87,6 +91,14 @@ def test_affinities_are_added_up_as_their_events_behaviour_value_and_age_say_by_
     sums = torch.tensor([[0.2 * 1.5 + 0.1 * 0.5, 0.2 * 2 + 0.1 * 3], [-0.4 * 0.5, -0.4 * 3], [0.0, 0.0]])
     assert torch.allclose(found[0, :, :2], AFFINITY_SCALE * sums)
     assert found[0, :, -1].tolist() == pytest.approx([np.log(3) / 2, np.log(2) / 2, 0.0])  # 2, 1 and 0 events say so
+
+
+def test_an_untrained_model_weighs_the_latest_events_more_in_its_second_memory() -> None:
+    events, shape = 21, ModelShape(vector_size=4, max_history=21)
+    age, behaviour = torch.arange(events)[None], torch.zeros(1, events, dtype=torch.int64)
+    found = Affinity(shape)(torch.eye(events)[None], behaviour, torch.zeros(1, events), age, torch.ones(1, events))
+    assert torch.allclose(found[0, :, 0], torch.full((events,), AFFINITY_SCALE))
+    assert found[0, [0, 10, 20], 1].tolist() == pytest.approx([3 * 1.3, 3 * 0.8, 3 * 0.55])
 
 
 def test_an_untrained_model_ranks_what_is_linked_to_the_history_first() -> None:

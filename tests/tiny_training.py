@@ -15,7 +15,7 @@ from mtrec_edge_compress.data.arrays import Arrays, build_arrays
 from mtrec_edge_compress.data.synthetic import make_world
 from mtrec_edge_compress.distill import StudentLearner, new_student, soft_targets, student_learner
 from mtrec_edge_compress.encoding import encode_all
-from mtrec_edge_compress.learner import Learner, centre_outputs
+from mtrec_edge_compress.learner import ALIGNMENT, Learner, centre_outputs
 from mtrec_edge_compress.model import ModelShape, MultiTaskModel
 from mtrec_edge_compress.recipe import Collaborate, Distill, Model, Prune, Recipe, Student, Training
 from mtrec_edge_compress.tokens import Tokens, tokenize
@@ -35,6 +35,7 @@ SETTINGS = Training(
     texts=8,
     learning_rate=1e-3,
     prior_dropout=0.0,
+    link_dropout=0.0,
     precision="fp32",
     save_minutes=60.0,
 )
@@ -107,7 +108,7 @@ def tiny_teacher(arrays: Arrays, *, dropout: float = 0.0) -> MultiTaskModel:
 
 def tiny_learner(arrays: Arrays, *, dropout: float = 0.0, weighting: Any = "static") -> Learner:
     """A learner over `tiny_teacher`."""
-    weights = {task.name: task.weight for task in arrays.tasks}
+    weights = {**{task.name: task.weight for task in arrays.tasks}, ALIGNMENT: 1.0}
     model = tiny_teacher(arrays, dropout=dropout)
     learner = Learner(model, TaskWeighting(weights, weighting), arrays, tokens_for(arrays))
     centre_outputs(learner)

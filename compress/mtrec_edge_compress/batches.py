@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mtrec_edge_compress.alignment import CoConsumption, Company
 from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray, IntArray
 from mtrec_edge_compress.recipe import Training
@@ -22,6 +23,7 @@ from mtrec_edge_compress.tokens import Tokens
 from mtrec_edge_compress.windows import Window, Windows
 from mtrec_edge_runtime.tasks import Kind
 
+Bools = npt.NDArray[np.bool_]
 BUCKET_TEXTS = 32  # texts padded together, after sorting by length
 
 
@@ -60,13 +62,26 @@ class PairBatch:
 
 
 @dataclass(frozen=True)
+class CompanyBatch:
+    """One domain's items that are compared with each other; see `alignment.Company`."""
+
+    references: Tensor  # (references,) corpus rows, read from the cache
+    fresh: Tensor  # (fresh,) places among the encoded texts
+    cached: Tensor  # (cached,) places among the references
+    target: Tensor  # (fresh + cached, references)
+    share: Tensor  # (fresh + cached,)
+    other: Tensor  # (fresh + cached, references) 0 where a query meets itself, else 1
+
+
+@dataclass(frozen=True)
 class Batch:
-    """One step: the texts encoded with gradients, and perhaps pairs."""
+    """One step: the texts encoded with gradients, and perhaps pairs and company."""
 
     buckets: tuple[TextBucket, ...]
     text_labels: dict[str, tuple[Tensor, Tensor]]  # multiclass task -> (place among the encoded texts, label)
     text_counts: dict[str, float]  # text task -> labels in the whole batch, over every process
     pairs: PairBatch | None = None
+    company: tuple[CompanyBatch, ...] = ()
 
     @property
     def rows(self) -> Tensor:
@@ -86,7 +101,7 @@ def _to_device(value: Any, device: torch.device) -> Any:
         return {key: _to_device(inner, device) for key, inner in value.items()}
     if isinstance(value, tuple):
         return tuple(_to_device(inner, device) for inner in value)
-    if isinstance(value, TextBucket | PairBatch | Batch):
+    if isinstance(value, TextBucket | PairBatch | CompanyBatch | Batch):
         moved: dict[str, Any] = {f.name: _to_device(getattr(value, f.name), device) for f in fields(value)}
         return type(value)(**moved)
     return value
@@ -104,6 +119,7 @@ class BatchSource:
     seed: int
     with_pairs: bool = True
     every_text: bool = False  # also encode unlabelled items: what vector matching wants
+    with_company: bool = False  # compare items by their users
     rank: int = 0
     world: int = 1
 
@@ -116,8 +132,13 @@ class BatchSource:
         return TextLabels(self.arrays)
 
     @cached_property
+    def _co_consumption(self) -> CoConsumption:
+        return CoConsumption(self.arrays)
+
+    @cached_property
     def _pool(self) -> IntArray:
-        return self._labels.pool(every_text=self.every_text)
+        labelled = self._labels.pool(every_text=self.every_text)
+        return np.union1d(labelled, self._co_consumption.rows) if self.with_company else labelled
 
     @property
     def _mine(self) -> slice:
@@ -152,13 +173,20 @@ class BatchSource:
         if windows:
             negatives = self._windows.negatives(rng, windows[0].domain, self.settings.negatives)
             items = self._fresh_items(rng, windows, negatives)
-            drop = rng.random((len(windows), self.settings.targets + len(negatives))) < self.settings.prior_dropout
-            pairs = self._pairs(windows, negatives, drop)
+            pairs = self._pairs(windows, negatives, self._drop(rng, len(windows), len(negatives)))
             fresh = np.concatenate([fresh, items])
+        company = self._co_consumption.sample(rng, texts, self._mine) if self.with_company else []
         fresh = np.unique(fresh)
         fresh = fresh[np.argsort(self.tokens.lengths[fresh], kind="stable")]
         buckets = tuple(self._bucket(fresh[at : at + BUCKET_TEXTS]) for at in range(0, len(fresh), BUCKET_TEXTS))
-        return Batch(buckets, self._class_labels(fresh, own), self._labels.counts(texts), pairs)
+        place = {int(row): number for number, row in enumerate(fresh)}
+        return Batch(
+            buckets,
+            self._class_labels(place, own),
+            self._labels.counts(texts),
+            pairs,
+            tuple(_company(part, place) for part in company),
+        )
 
     def _fresh_items(self, rng: np.random.Generator, windows: list[Window], negatives: IntArray) -> IntArray:
         """Return the items encoded with gradients: one share of this process's targets, the same of the negatives.
@@ -170,9 +198,8 @@ class BatchSource:
         others = negatives[: round(len(negatives) * fresh / self.settings.targets)]
         return np.concatenate([others, *targets]) if targets else negatives[:0]
 
-    def _class_labels(self, fresh: IntArray, texts: IntArray) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return each multiclass task's labels of `texts`, and where these stand among `fresh`."""
-        place = {int(row): number for number, row in enumerate(fresh)}
+    def _class_labels(self, place: dict[int, int], texts: IntArray) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return each multiclass task's labels of `texts`, and where these stand among the encoded texts."""
         places = np.array([place[int(row)] for row in texts], np.int64)
         found: dict[str, tuple[Tensor, Tensor]] = {}
         for task in self._labels.tasks:
@@ -194,7 +221,15 @@ class BatchSource:
         corpus = torch.from_numpy(rows)
         return TextBucket(corpus, ids, mask, text, position, corpus[text], number, word_labels)
 
-    def _pairs(self, windows: list[Window], negatives: IntArray, drop: npt.NDArray[np.bool_]) -> PairBatch:
+    def _drop(self, rng: np.random.Generator, windows: int, negatives: int) -> tuple[Bools, Bools]:
+        """Return which candidates are shown without priors, and which without affinity, (windows, candidates) each.
+
+        An unseen item has neither; where users did little together, no candidate has affinity.
+        """
+        unseen = rng.random((windows, self.settings.targets + negatives)) < self.settings.prior_dropout
+        return unseen, unseen | (rng.random((windows, 1)) < self.settings.link_dropout)
+
+    def _pairs(self, windows: list[Window], negatives: IntArray, drop: tuple[Bools, Bools]) -> PairBatch:
         domain, local = windows[0].domain, windows[self._mine]
         labels = self._pair_labels(windows, domain)
         histories = [self._windows.history(w, self.max_history) for w in local]
@@ -205,9 +240,9 @@ class BatchSource:
         rows, index = np.unique(np.concatenate([history, candidates], axis=1), return_inverse=True)
         index = index.reshape(len(local), width + candidates.shape[1])
         priors = self._windows.priors(local, candidates)
-        priors[drop[self._mine]] = 0.0
+        priors[drop[0][self._mine]] = 0.0
         affinity = self._affinity(local, history, candidates)
-        affinity[drop[self._mine]] = 0.0
+        affinity[drop[1][self._mine]] = 0.0
         allowed = [self._windows.unobserved(w.user, negatives) for w in local]
         return PairBatch(
             domain=domain,
@@ -241,6 +276,20 @@ class BatchSource:
                 values = np.asarray(self.arrays.labels(task.name), np.float32)
                 labels[task.name] = _pad_values([values[w.rows] for w in windows], self.settings.targets, np.nan)
         return labels
+
+
+def _company(company: Company, place: dict[int, int]) -> CompanyBatch:
+    """Return one domain's company as tensors; `place` says where each row stands among the encoded texts."""
+    rows = np.concatenate([company.fresh, company.references[company.cached]])
+    other = rows[:, None] != company.references[None, :]
+    return CompanyBatch(
+        torch.from_numpy(company.references),
+        torch.tensor([place[int(row)] for row in company.fresh], dtype=torch.int64),
+        torch.from_numpy(company.cached),
+        torch.from_numpy(company.target),
+        torch.from_numpy(company.share),
+        torch.from_numpy(other.astype(np.float32)),
+    )
 
 
 def _pad(rows: Sequence[IntArray], width: int, filler: int) -> IntArray:

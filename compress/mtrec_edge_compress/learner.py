@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mtrec_edge_compress import losses
-from mtrec_edge_compress.batches import Batch, PairBatch
+from mtrec_edge_compress.batches import Batch, CompanyBatch, PairBatch
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.balance import class_weights
 from mtrec_edge_compress.data.schema import Fold, TaskSpec
@@ -23,6 +23,9 @@ from mtrec_edge_compress.tokens import Tokens
 from mtrec_edge_compress.weighting import TaskWeighting
 from mtrec_edge_runtime.errors import DataError
 from mtrec_edge_runtime.tasks import ORDER, Kind, order_name
+
+ALIGNMENT = "alignment"  # the name of that loss among the tasks' losses
+ALIGNMENT_SHARPNESS = 6.0  # of the cosines; a low one keeps neighbours by words too, see docs/decisions.md
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,21 @@ class Learner(nn.Module):
             vectors = self.insert_fresh(self.cached_vectors(batch.pairs.rows), batch.pairs.rows, batch, fresh)
             scores = self.pair_scores(batch.pairs, vectors)
             found.update(self.pair_losses(batch.pairs, scores))
+        if batch.company:
+            found[ALIGNMENT] = self.alignment_loss(batch.company, fresh)
         return self.weighting(found), found
+
+    def alignment_loss(self, company: tuple[CompanyBatch, ...], fresh: Tensor) -> Tensor:
+        """Return how far the vectors are from lying near those of items with the same users; `fresh` (texts, D)."""
+        total = fresh.new_zeros(())
+        with torch.autocast(fresh.device.type, enabled=False):
+            for part in company:
+                references = self.cached_vectors(part.references)
+                queries = torch.cat([fresh[part.fresh], references[part.cached]])
+                total = total + losses.alignment_loss(
+                    queries, references, part.target, part.other, part.share, ALIGNMENT_SHARPNESS
+                )
+        return total
 
     def text_losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Return the text tasks' losses and the fresh vectors (texts, D)."""

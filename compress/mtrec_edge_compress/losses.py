@@ -88,3 +88,16 @@ def soft_class_loss(logits: Tensor, teacher: Tensor, temperature: float, entropy
 def cosine_loss(vectors: Tensor, teacher: Tensor, count: float) -> Tensor:
     """Return the mean of 1 - cosine of unit vectors (rows, D)."""
     return (1.0 - (vectors * teacher).sum(-1)).sum() / max(count, 1.0)
+
+
+def alignment_loss(
+    queries: Tensor, references: Tensor, target: Tensor, other: Tensor, share: Tensor, sharpness: float
+) -> Tensor:
+    """Return the cross entropy of `softmax(sharpness cos)` over references against `target`, over log(references).
+
+    `queries` (queries, D) and `references` (references, D) are unit vectors, `target` (queries, references) sums to 1,
+    `other` is 0 where a query meets itself, `share` (queries,) weighs the queries.
+    """
+    logits = queries @ references.T * sharpness + (other - 1.0) * 1e4
+    entropy = -(target * F.log_softmax(logits, dim=-1)).sum(-1)
+    return (entropy * share).sum() / math.log(max(references.shape[0] - 1, 2))

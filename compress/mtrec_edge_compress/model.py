@@ -19,6 +19,7 @@ PRIORS = 3  # popularity, mean_value, seen
 USER_FACTS = 2  # mean value of the history, its log length
 SHARPNESS = (4.0, 16.0)  # at the start of training
 MEMORIES = 2  # learned ways to add up the affinities of a history
+OLDEST, HALF_LIFE = 0.3, 10.0  # the second starts with weights OLDEST + 0.5^(age / HALF_LIFE), ages in events
 EVIDENCE = MEMORIES + 1  # features made of affinities
 CONTEXT = PRIORS + USER_FACTS + 2 * len(SHARPNESS) + EVIDENCE  # what the heads see beside the two vectors
 NEAREST = -EVIDENCE - len(SHARPNESS) - 1  # where the heads' features hold the sharpest kernel density
@@ -94,23 +95,38 @@ class UserEncoder(nn.Module):
         return user
 
 
+class AgeTable(nn.Module):
+    """A few learned numbers for every behaviour and age: how recency counts differs from domain to domain."""
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()
+        self.ages = start.shape[1]
+        self.table = nn.Parameter(start.flatten(0, 1))  # (behaviours * ages, numbers)
+
+    def forward(self, behaviour: Tensor, age: Tensor) -> Tensor:
+        """Return (batch, events, numbers)."""
+        return self.table[behaviour * self.ages + age]
+
+
 class HistoryMatch(nn.Module):
     """How a candidate relates to the single events of the history: nearest neighbours in the vector space.
 
-    For each of a few sharpnesses t the logits `t (cos(candidate, event) - 1) + bias(age)` give two features: their log
-    sum exp, the log of a kernel density of the history at the candidate, and the soft mean of the events' values, a
-    kernel regression of the user's ratings (Nadaraya & Watson, 1964). No text, no table.
+    For each of a few sharpnesses t the logits `t (cos(candidate, event) - 1) + bias(behaviour, age)` give two features:
+    their log sum exp, the log of a kernel density of the history at the candidate, and the soft mean of the events'
+    values, a kernel regression of the user's ratings (Nadaraya & Watson, 1964). No text, no table.
     """
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
-        self.age_bias = nn.Parameter(torch.zeros(shape.max_history, len(SHARPNESS)))
+        self.age_bias = AgeTable(torch.zeros(shape.behaviours, shape.max_history, len(SHARPNESS)))
 
-    def forward(self, history: Tensor, value: Tensor, age: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
+    def forward(
+        self, history: Tensor, behaviour: Tensor, value: Tensor, age: Tensor, mask: Tensor, candidates: Tensor
+    ) -> Tensor:
         """Return (batch, items, 2 * sharpnesses)."""
         cosine = torch.matmul(candidates, history.transpose(1, 2))  # (batch, items, events)
-        bias = self.age_bias[age] - self.sharpness + (mask.unsqueeze(-1).to(cosine.dtype) - 1.0) * 1e4
+        bias = self.age_bias(behaviour, age) - self.sharpness + (mask.unsqueeze(-1).to(cosine.dtype) - 1.0) * 1e4
         known = mask.amax(1).to(cosine.dtype)[:, None, None]  # 0 for a history that is all padding
         nearest, values = [], []
         for number in range(len(SHARPNESS)):  # apart, so that every reduction runs over the last axis
@@ -126,19 +142,23 @@ class HistoryMatch(nn.Module):
 class Affinity(nn.Module):
     """What users did together says of a candidate: the affinities of the history's events, added up.
 
-    An event's say is learned: `(gain(behaviour) + slope value) exp(bias(age))`, in a few ways, as EASE with weighted
-    events. The last feature counts the events that say anything: the evidence there is.
+    An event's say is learned: `(gain(behaviour) + slope(behaviour) value) exp(bias(behaviour, age))`, in two ways, as
+    EASE with weighted events: the first starts with all ages alike, the second with the latest weighing most. The last
+    feature counts the events that say anything: the evidence there is.
     """
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.ones(shape.behaviours, MEMORIES))
-        self.slope = nn.Parameter(torch.zeros(MEMORIES))
-        self.age_bias = nn.Parameter(torch.zeros(shape.max_history, MEMORIES))
+        self.slope = nn.Parameter(torch.zeros(shape.behaviours, MEMORIES))
+        recent = torch.log(OLDEST + 0.5 ** (torch.arange(shape.max_history) / HALF_LIFE))
+        start = torch.stack([torch.zeros(shape.max_history), recent], dim=-1)
+        self.age_bias = AgeTable(start.repeat(shape.behaviours, 1, 1))
 
     def forward(self, affinity: Tensor, behaviour: Tensor, value: Tensor, age: Tensor, mask: Tensor) -> Tensor:
         """Return (batch, items, EVIDENCE); `affinity` (batch, items, events)."""
-        say = (self.gain[behaviour] + value.unsqueeze(-1) * self.slope) * torch.exp(self.age_bias[age])
+        say = self.gain[behaviour] + value.unsqueeze(-1) * self.slope[behaviour]
+        say = say * torch.exp(self.age_bias(behaviour, age))
         known = mask.unsqueeze(-1).to(affinity.dtype)
         sums = torch.matmul(affinity, say * known) * AFFINITY_SCALE
         events = torch.matmul((affinity != 0).to(affinity.dtype), known)
@@ -252,7 +272,7 @@ class MultiTaskModel(nn.Module):
         events = mask.sum(1).clamp_min(1.0)  # a history may be empty in evaluation
         facts = torch.stack([(value * mask).sum(1) / events, torch.log1p(events) / 4.0], dim=-1)
         user = self.user(history, behaviour, value, age, history_mask)
-        match = self.match(history, value, age, history_mask, candidates)
+        match = self.match(history, behaviour, value, age, history_mask, candidates)
         evidence = self.affinity(affinity, behaviour, value, age, history_mask)
         known = facts.unsqueeze(1).expand(-1, candidates.shape[1], -1)
         context = torch.cat([priors, known, match, evidence], dim=-1)

@@ -42,6 +42,7 @@ class Training:
     fresh_targets: int = 1  # targets of a window encoded with gradients, and that share of the negatives; else cached
     texts: int = 32  # labelled texts a step, for the text tasks
     prior_dropout: float = 0.1  # share of candidates shown without priors and affinity, as an unseen item is
+    link_dropout: float = 0.1  # share of windows shown without any affinity, as where users did little together
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 5e-5  # of the text backbone
     head_learning_rate: float = 1e-3  # of everything else
@@ -62,7 +63,7 @@ class Training:
         _within("fresh_targets", self.fresh_targets, 0, self.targets)
         for name in ("learning_rate", "head_learning_rate", "clip"):
             _within(name, getattr(self, name), 1e-9, 1e3)
-        for name in ("prior_dropout", "warmup"):
+        for name in ("prior_dropout", "link_dropout", "warmup"):
             _within(name, getattr(self, name), 0.0, 1.0)
         for tracker in self.trackers:
             if tracker not in ("tensorboard", "wandb"):
@@ -95,11 +96,13 @@ class Teacher:
     layers: int = 4  # of the random BERT
     hidden_size: int = 128  # of the random BERT
     vocabulary: int = 4000  # of the random BERT
+    alignment: float = 1.0  # weight of drawing items together that the same users liked; 0 leaves it out
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
         """Refuse a random BERT that cannot be built."""
         _within("teacher.layers", self.layers, 1, 48)
+        _within("teacher.alignment", self.alignment, 0.0, 1000.0)
         _within("teacher.hidden_size", self.hidden_size, 32, 4096)
         _within("teacher.vocabulary", self.vocabulary, 50, 1_000_000)
         if self.hidden_size % 32:

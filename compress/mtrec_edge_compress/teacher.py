@@ -11,7 +11,7 @@ from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.checkpoint import without_pooler
 from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.data.arrays import Arrays
-from mtrec_edge_compress.learner import Learner, centre_outputs
+from mtrec_edge_compress.learner import ALIGNMENT, Learner, centre_outputs
 from mtrec_edge_compress.model import ModelShape, MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.text_labels import TextLabels
@@ -114,9 +114,18 @@ def train_teacher(
     """Fine-tune every task together and return the best model with its validation metrics."""
     model = new_teacher(recipe, arrays, encoder)
     settings = recipe.teacher.training
-    learner = Learner(model, TaskWeighting(task_weights(recipe, arrays), settings.weighting), arrays, tokens)
+    weights = {**task_weights(recipe, arrays), ALIGNMENT: recipe.teacher.alignment}
+    learner = Learner(model, TaskWeighting(weights, settings.weighting), arrays, tokens)
     centre_outputs(learner)
-    source = BatchSource(arrays, tokens, collaboration, settings, recipe.model.max_history, recipe.seed)
+    source = BatchSource(
+        arrays,
+        tokens,
+        collaboration,
+        settings,
+        recipe.model.max_history,
+        recipe.seed,
+        with_company=recipe.teacher.alignment > 0,
+    )
     metrics = fit(
         learner, source, settings, folder=folder, validate=validate, device=device, label="teacher", progress=progress
     )
