@@ -189,6 +189,13 @@ def compress(
     type=click.Path(path_type=Path),
     help="Also write a result file, e.g. benchmarks/results/own-data-systems.json.",
 )
+@click.option(
+    "--domain-out",
+    "domain_files",
+    multiple=True,
+    metavar="DOMAIN=PATH",
+    help="Also write a result file of one domain, e.g. movies=benchmarks/results/quality-movies.json; may repeat.",
+)
 @click.option("--html", type=click.Path(path_type=Path), help="Also write a page with pictures, e.g. work/report.html.")
 @profile_option
 @json_option
@@ -199,6 +206,7 @@ def evaluate(
     users: int | None,
     seed: int,
     out: Path | None,
+    domain_files: tuple[str, ...],
     html: Path | None,
     profile: Literal["fast", "exact"],
     as_json: bool,
@@ -210,12 +218,14 @@ def evaluate(
     Example:
       mtrec-edge evaluate work/quickstart/bundle --data work/quickstart/data
     """
-    from mtrec_edge_compress.bundle_scorer import evaluate_bundle, format_table
     from mtrec_edge_compress.data.arrays import build_arrays
     from mtrec_edge_compress.data.schema import Dataset
+    from mtrec_edge_compress.systems import evaluate_bundle
     from mtrec_edge_compress.systems_report import write_report
-    from mtrec_edge_compress.systems_result import write_systems
+    from mtrec_edge_compress.systems_result import write_domain, write_systems
+    from mtrec_edge_compress.systems_table import format_table
 
+    files = dict(_domain_file(text) for text in domain_files)
     arrays = build_arrays(Dataset.read(data))
     table = evaluate_bundle(
         bundle,
@@ -229,8 +239,11 @@ def evaluate(
         print_json({key: value for key, value in table.items() if key != "per_user"})
     else:
         click.echo(format_table(table))
+    command = ["mtrec-edge", *sys.argv[1:]]
     if out is not None:
-        write_systems(out, table, arrays, command=["mtrec-edge", *sys.argv[1:]])
+        write_systems(out, table, arrays, command=command)
+    for domain, path in files.items():
+        write_domain(path, table, arrays, domain, command=command)
     if html is not None:
         write_report(html, table)
 
@@ -240,6 +253,13 @@ def _sample(text: str) -> tuple[str, int]:
     if not count.isdecimal() or int(count) < 1:
         raise click.UsageError(f"--sample-users {text!r}: write it as ADAPTER=N, e.g. goodbooks=5000")
     return adapter, int(count)
+
+
+def _domain_file(text: str) -> tuple[str, Path]:
+    domain, _, path = text.partition("=")
+    if not domain or not path:
+        raise click.UsageError(f"--domain-out {text!r}: write it as DOMAIN=PATH, e.g. movies=work/quality-movies.json")
+    return domain, Path(path)
 
 
 def _exit_unless_certified(certified: bool, reasons: tuple[str, ...]) -> None:

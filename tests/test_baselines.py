@@ -1,12 +1,14 @@
 """A checkerboard: even users like even items, odd users odd ones. Who learns that ranks the missing item first."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
 from mtrec_edge_compress.baselines import fit_baselines
-from mtrec_edge_compress.baselines.item_to_item import ease_items, fit_ease, item_neighbours
-from mtrec_edge_compress.baselines.ratings import fit_bias
+from mtrec_edge_compress.baselines.item_to_item import ease_items, fit_ease, fit_recent_popularity, item_neighbours
+from mtrec_edge_compress.baselines.ratings import fit_bias, fit_biased_factors
 from mtrec_edge_compress.baselines.signals import Signals
 from mtrec_edge_compress.data.arrays import History, build_arrays
 from mtrec_edge_compress.data.schema import Dataset, Fold, TaskSpec
@@ -100,6 +102,30 @@ def test_text_knows_which_ratings_differ_from_the_bias(arrays, baselines):
     assert text < 0.5 * bias
 
 
+def test_factors_know_which_ratings_differ_from_the_bias(arrays, baselines):
+    factors = value(arrays, baselines["biased-mf"], "board.rating", "rmse")
+    assert factors < 0.95 * value(arrays, baselines["bias"], "board.rating", "rmse")
+
+
+def test_a_user_without_history_gets_the_bias_from_factors(arrays):
+    bias = fit_bias(Signals(arrays, RATING), item_shrink=1.0, user_shrink=1.0)
+    nobody = History(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    assert fit_biased_factors(bias, penalty=1.0, seed=0).scores(nobody) == pytest.approx(bias.scores(nobody))
+
+
+def test_recent_popularity_by_hand(arrays):
+    signals = Signals(arrays, LIKE)
+    _, item, label = signals.labelled
+    latest, first = signals.times.max(), signals.times.min()
+    expected = np.zeros(ITEMS)
+    for i, liked, time in zip(item, label, signals.times, strict=True):
+        expected[i] += liked * 0.5 ** (2 * (latest - time) / (latest - first))
+    nobody = arrays.history(0, Fold.TRAIN)
+    assert fit_recent_popularity(signals, half_life=0.5).scores(nobody) == pytest.approx(np.log1p(expected))
+    timeless = replace(arrays, event_time=np.zeros_like(arrays.event_time))
+    assert fit_recent_popularity(Signals(timeless, LIKE), half_life=0.5) is None
+
+
 def test_words_tell_the_class(arrays, baselines):
     assert value(arrays, baselines["tf-idf"], "board.colour", "accuracy") == 1.0
 
@@ -111,7 +137,7 @@ def test_a_word_gets_its_usual_tag(arrays):
 
 def test_a_baseline_names_its_tasks_and_settings(baselines):
     together = {"item-knn", "ease", "ease-recent", "ials", "bpr", "text-factors"}
-    assert baselines.keys() == together | {"popularity", "tf-idf", "bias"}
+    assert baselines.keys() == together | {"popularity", "popularity-recent", "tf-idf", "bias", "biased-mf"}
     assert set(baselines["tf-idf"].tasks) == {"board.like", "board.rating", "board.colour"}
     assert baselines["ease"].tasks == ("board.like",)
     assert baselines["ease"].settings["board.like"].endswith("on 14 of 16 items")

@@ -7,11 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mtrec_edge_compress.bundle_scorer import BundleScorer, evaluate_bundle, format_table
+from mtrec_edge_compress.bundle_scorer import BundleScorer
 from mtrec_edge_compress.data.arrays import History, build_arrays
 from mtrec_edge_compress.data.schema import Dataset, Fold, TaskSpec
-from mtrec_edge_compress.systems_report import write_report
-from mtrec_edge_compress.systems_result import systems_result
 from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.history import Event
 from mtrec_edge_runtime.recommender import Recommender
@@ -96,53 +94,6 @@ def test_words_are_tagged(scorer):
     assert scorer.tags("queries.entities", np.array([0])) == [["B-colour", "O"]]
 
 
-def test_the_report_is_one_page_that_needs_nothing_else(tmp_path):
-    table = evaluate_bundle(BUNDLE, arrays(), profile="exact")
-    write_report(tmp_path / "report.html", table)
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.count("<h2>movies.like</h2>") == 1 and page.count("<svg") >= 3  # bars, slices, words
-    assert "http-equiv" not in page and 'src="' not in page and "<script" not in page and "<link" not in page
-    assert "ndcg@10" in page and "popularity" in page
-    write_report(tmp_path / "again.html", table)
-    assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
-
-
-def test_a_result_file_has_an_interval_where_a_metric_is_a_mean_over_users():
-    table = evaluate_bundle(BUNDLE, arrays(), profile="exact")
-    systems = systems_result(table, arrays(), name="tiny", command=["mtrec-edge"])["systems"]["fused"]
-    assert systems["movies.like ndcg@10"] == {"value": 1.0, "low": 1.0, "high": 1.0}  # one user
-
-
-def test_the_table_holds_every_task_and_baseline():
-    lines = []
-    table = evaluate_bundle(BUNDLE, arrays(), profile="exact", progress=lines.append)
-    assert table["systems"]["fused"]["movies.like"]["ndcg@10"] == 1.0
-    assert table["systems"]["fused"]["queries.entities"]["span_f1"] == 1.0
-    assert {"fused", "text", "popularity", "tf-idf", "item-knn", "bias"} <= table["systems"].keys()
-    assert table["against"]["movies.like"]["popularity"]["users"] == 1
-    assert table["per_user"]["fused"]["movies.like"]["ndcg@10"] == [1.0]
-    assert table["by_history"]["movies.like"]["fused"] == {"1-3": 1.0}
-    assert json.loads(json.dumps(table, allow_nan=False)) == table
-    assert any(line.startswith("movies.like: popularity") for line in lines)
-    text = format_table(table)
-    assert text.startswith("movies.rating  (")
-    assert "  fused" in text
-
-
-def test_a_table_puts_the_headline_first_and_a_dash_where_nothing_was_measured():
-    table = {
-        "headlines": {"a.like": "ndcg@10"},
-        "systems": {"fused": {"a.like": {"auc": 0.5, "ndcg@10": 0.25}}, "ease": {"a.like": {"ndcg@10": 0.125}}},
-        "counts": {"a.like": {"users": 1234}},
-    }
-    assert format_table(table).splitlines() == [
-        "a.like  (1,234 users)",
-        "         ndcg@10     auc",
-        "  fused   0.2500  0.5000",
-        "  ease    0.1250       -",
-    ]
-
-
 def test_a_bundle_of_another_split_is_refused():
     with pytest.raises(InputError, match=r"the dataset has split other: its test events may have been trained on"):
         BundleScorer(BUNDLE, arrays(split_hash="other"))
@@ -152,10 +103,3 @@ def test_a_bundle_of_another_catalogue_is_refused():
     renamed = {("aliens" if name == "alien" else name): text for name, text in MOVIES.items()}
     with pytest.raises(InputError, match=r"its catalogue of movies is not the dataset's"):
         BundleScorer(BUNDLE, arrays(movies=renamed))
-
-
-def test_a_metric_that_is_no_mean_over_users_has_no_interval():
-    table = evaluate_bundle(BUNDLE, arrays(), profile="exact")
-    table["per_user"]["fused"]["movies.like"]["ndcg@10"] = [0.5]  # not what the value is the mean of
-    systems = systems_result(table, arrays(), name="tiny", command=["mtrec-edge"])["systems"]["fused"]
-    assert systems["movies.like ndcg@10"] == {"value": 1.0}

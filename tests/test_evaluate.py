@@ -6,7 +6,7 @@ import pytest
 import tiny_data
 from tiny_data import ALL_TASKS, GENRE, LIKE, RATING, tiny_dataset
 
-from mtrec_edge_compress.bootstrap import mean_interval
+from mtrec_edge_compress.bootstrap import mean_interval, resampled_interval
 from mtrec_edge_compress.data.arrays import build_arrays
 from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.evaluate import by_history, evaluate, holm, paired_bootstrap, retention
@@ -259,3 +259,30 @@ def test_recall_by_kind_of_item_by_hand():
     slices = item_slices([world().task("films.like")], {"fixed": [result]})
     assert slices["films.like"]["fixed"] == {"0 events": 1.0, "1-5 events": 1.0, "tail": 1.0}
     assert not any(name.startswith("recall@10 ") for name in result.tasks["films.like"])
+
+
+def test_an_interval_draws_whole_users():
+    label = np.array([0.0, 0.0, 1.0, 1.0, 1.0])
+    low, high = resampled_interval(lambda rows: float(label[rows].mean()), np.array([7, 7, 3, 3, 3]))
+    assert (low, high) == (0.0, 1.0)  # either user may be drawn twice
+    alone = resampled_interval(lambda rows: float(label[rows].mean()), np.zeros(5, np.int64))
+    assert alone == pytest.approx((0.6, 0.6))
+    draws = []
+    resampled_interval(lambda rows: draws.append(sorted(rows.tolist())) or 0.0, np.array([7, 3, 7]), resamples=50)
+    assert {tuple(rows) for rows in draws} == {(0, 1, 2), (0, 0, 2, 2), (1, 1)}
+
+
+def test_a_draw_that_cannot_be_measured_is_left_out():
+    nothing = resampled_interval(lambda rows: float("nan"), np.arange(4))
+    assert np.isnan(nothing).all() and np.isnan(resampled_interval(len, np.zeros(0, np.int64))).all()
+
+
+def test_every_metric_has_an_interval_where_it_was_asked_for():
+    scorer = Fixed(genre={row: [1.0, 0.0] for row in range(8)}, like="fedcbahg")
+    without, found = evaluate(scorer, world()), evaluate(scorer, world(), intervals=True)
+    assert without.tasks == found.tasks and not any(without.intervals.values())
+    for task, values in found.tasks.items():
+        unbounded = {"coverage@10", "popularity_bias", "rmse_constant", "cold_rmse_constant"}
+        assert values.keys() - found.intervals[task].keys() <= unbounded
+        for metric, (low, high) in found.intervals[task].items():
+            assert low - 1e-9 <= values[metric] <= high + 1e-9

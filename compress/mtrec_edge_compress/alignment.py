@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mtrec_edge_compress.baselines.signals import Signals, Sparse
+from mtrec_edge_compress.baselines.signals import Signals, Sparse, ranked_signals
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray, IntArray
 
 REFERENCES = 256  # items of each domain that a step compares with, drawn anew each step
@@ -39,8 +39,7 @@ class CoConsumption:
     @cached_property
     def domains(self) -> tuple[Signals, ...]:
         """Return the events of each domain's first ranked task."""
-        ranked = {task.domain: task for task in reversed(self.arrays.tasks) if task.negatives}
-        return tuple(Signals(self.arrays, task) for task in ranked.values())
+        return tuple(ranked_signals(self.arrays).values())
 
     @cached_property
     def rows(self) -> IntArray:

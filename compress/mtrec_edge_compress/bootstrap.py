@@ -1,9 +1,9 @@
-"""Whether one system beats another on the same users: the paired bootstrap, and Holm's correction across systems.
+"""How sure a metric is, and whether one system beats another on the same users: the bootstrap, Holm's correction.
 
-Reads per-user values as `Evaluation.per_user` keeps them. Knows nothing of tasks or models.
+Reads per-user values as `Evaluation.per_user` keeps them, or a metric as a function of rows. Knows nothing of tasks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mtrec_edge_runtime.errors import InputError
 
 Floats = npt.NDArray[Any]
+Rows = npt.NDArray[np.int64]
 _CHUNK = 2_000_000  # drawn indices held at a time
 
 
@@ -57,6 +58,31 @@ def mean_interval(values: Floats | Sequence[float], *, resamples: int = 2_000, s
     if not len(known):
         return float("nan"), float("nan")
     low, high = np.percentile(_resampled_means(known, resamples, seed), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def resampled_interval(
+    measure: Callable[[Rows], float], group: Rows, *, resamples: int = 1_000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the 95 % interval of a metric of rows when whole groups (a user's events) are drawn with replacement.
+
+    `group` (rows,) numbers each row's group; `measure` is given the rows of a draw, repeated as drawn. Draws that
+    cannot be measured (nan) are left out; (nan, nan) when none can. Field and Welsh 2007, "Bootstrapping clustered
+    data".
+    """
+    random, order = np.random.default_rng(seed), np.argsort(group, kind="stable")
+    count = np.unique(group, return_counts=True)[1]
+    start = np.cumsum(count) - count
+    values = []
+    for _ in range(resamples if len(count) else 0):
+        drawn = random.integers(0, len(count), len(count))
+        size = count[drawn]
+        first = np.repeat(start[drawn] - (np.cumsum(size) - size), size)
+        values.append(measure(order[first + np.arange(len(first))]))
+    known = np.array([value for value in values if not np.isnan(value)])
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.percentile(known, [2.5, 97.5])
     return float(low), float(high)
 
 

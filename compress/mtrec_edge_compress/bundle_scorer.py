@@ -1,20 +1,12 @@
-"""Evaluate a bundle through the device runtime, so that what is measured is what ships, with the baselines beside it.
+"""A bundle as a Scorer, through the device runtime, so that what is measured is what ships. Knows nothing of torch."""
 
-Reads a bundle folder and Arrays, returns the systems table as a JSON-able dict. Knows nothing of torch.
-"""
-
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from mtrec_edge_compress.baselines import fit_baselines
 from mtrec_edge_compress.data.arrays import Arrays, History, IntArray
 from mtrec_edge_compress.data.schema import TaskSpec
-from mtrec_edge_compress.evaluate import Evaluation, evaluate
 from mtrec_edge_compress.judgement import Scores
-from mtrec_edge_compress.systems_table import against, format_table, item_slices, slices
 from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.history import Event
 from mtrec_edge_runtime.manifest import Profile
@@ -22,10 +14,6 @@ from mtrec_edge_runtime.neighbours import no_neighbours
 from mtrec_edge_runtime.recommender import Recommender
 from mtrec_edge_runtime.tasks import ORDER, Kind
 
-__all__ = ["BundleScorer", "evaluate_bundle", "format_table"]
-
-FUSED = "fused"  # the bundle as it ships
-TEXT = "text"  # the same bundle with the links of its catalogue withheld
 SMALLEST = 1e-15  # probabilities are kept this far from 0 and 1 before they become logits
 
 
@@ -123,77 +111,3 @@ def _logit(probability: Scores) -> Scores:
     p = np.clip(probability, SMALLEST, 1.0 - SMALLEST)
     logits: Scores = np.log(p) - np.log1p(-p)
     return logits
-
-
-def evaluate_bundle(
-    path: str | Path,
-    arrays: Arrays,
-    *,
-    profile: Profile = "fast",
-    users_per_domain: int | None = None,
-    seed: int = 0,
-    progress: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
-    """Judge a bundle and the baselines on the TEST fold; return the systems table as a JSON-able dict.
-
-    * `systems`: `fused` (the bundle), `text` (the bundle without its links), baselines -> task -> metric -> value
-    * `counts` and `chance`: by task; `settings`: what validation chose for each baseline
-    * `against`: task -> other system -> paired bootstrap of the bundle's per-user values less theirs, with Holm's p
-    * `by_history`, `by_item`: see `slices` and `item_slices`
-    * `reliability`: task -> the bundle's `predicted`, `happened` and `events` of each bin of probability
-    * `per_user`: system -> task -> metric -> a value for each user or row judged, None where there is none
-
-    `progress` is told a line at a time.
-
-    Raises:
-        InputError: the bundle was made of another split or catalogue.
-    """
-    scorer = BundleScorer(path, arrays, profile=profile)
-    progress(f"bundle {Path(path).name}, profile {profile}: {len(scorer.tasks)} tasks")
-    judged = evaluate(scorer, arrays, tasks=scorer.tasks, users_per_domain=users_per_domain, seed=seed)
-    evaluations: dict[str, list[Evaluation]] = {FUSED: [judged]}
-    if len(scorer.recommender.catalogue.neighbours):
-        pairs = [task.name for task in arrays.tasks if task.name in scorer.tasks and task.source == "events"]
-        alone = BundleScorer(path, arrays, profile=profile, links=False)
-        evaluations[TEXT] = [evaluate(alone, arrays, tasks=pairs, users_per_domain=users_per_domain, seed=seed)]
-    settings: dict[str, dict[str, str]] = {}
-    for domain in dict.fromkeys(arrays.task(name).domain for name in scorer.tasks):
-        for name, system in fit_baselines(arrays, domain=domain, seed=seed, progress=progress).items():
-            own = [task for task in system.tasks if task in scorer.tasks]
-            part = evaluate(system, arrays, tasks=own, users_per_domain=users_per_domain, seed=seed, calibrated=False)
-            evaluations.setdefault(name, []).append(part)
-            settings.setdefault(name, {}).update(system.settings)
-    tasks = [arrays.task(name) for name in scorer.tasks]
-    return {
-        "bundle": Path(path).name,
-        "profile": profile,
-        "dataset": {"name": arrays.dataset.name, "split_hash": arrays.dataset.split_hash},
-        "users_per_domain": users_per_domain,
-        "seed": seed,
-        "headlines": {task.name: task.headline for task in tasks},
-        "systems": {
-            name: {task: dict(values) for part in parts for task, values in part.tasks.items()}
-            for name, parts in evaluations.items()
-        },
-        "counts": judged.counts,
-        "chance": judged.chance,
-        "settings": settings,
-        "by_history": slices(tasks, evaluations),
-        "by_item": item_slices(tasks, evaluations),
-        "reliability": {name: _bins(found) for name, found in judged.reliability.items()},
-        "per_user": {name: _per_user(parts) for name, parts in evaluations.items()},
-        "against": {task.name: against(task, evaluations, ours=FUSED) for task in tasks},
-    }
-
-
-def _bins(found: tuple[Scores, ...]) -> dict[str, list[float | None]]:
-    columns = zip(("predicted", "happened", "events"), found, strict=True)
-    return {name: [None if np.isnan(v) else round(float(v), 6) for v in column] for name, column in columns}
-
-
-def _per_user(parts: list[Evaluation]) -> dict[str, dict[str, list[float | None]]]:
-    return {
-        task: {metric: [None if np.isnan(v) else round(float(v), 6) for v in column] for metric, column in own.items()}
-        for part in parts
-        for task, own in part.per_user.items()
-    }

@@ -21,7 +21,7 @@ from mtrec_edge_compress.baselines.item_to_item import (
     ease_weights,
     gram_matrix,
 )
-from mtrec_edge_compress.baselines.signals import Signals, Sparse
+from mtrec_edge_compress.baselines.signals import Signals, Sparse, ranked_signals
 from mtrec_edge_compress.data.arrays import Arrays, IntArray
 from mtrec_edge_compress.judgement import Scores
 from mtrec_edge_compress.recipe import Collaborate
@@ -48,18 +48,16 @@ def fit_collaboration(
     arrays: Arrays, settings: Collaborate, *, seed: int, progress: Callable[[str], None] = lambda line: None
 ) -> tuple[Collaboration, dict[str, str]]:
     """Return the weights of every domain with a ranked task, and what was chosen for each in words."""
-    ranked = {task.domain: task for task in reversed(arrays.tasks) if task.negatives}  # the first one of each domain
     part: IntArray = np.random.default_rng(seed).integers(0, settings.parts, len(arrays.user_ids))
     links: list[list[Links]] = [[] for _ in range(settings.parts + 1)]
     chosen: dict[str, str] = {}
-    for task in ranked.values() if settings.links else ():
-        signals = Signals(arrays, task)
+    for domain, signals in ranked_signals(arrays).items() if settings.links else ():
         penalty = _choose_penalty(signals, settings, seed)
         for number in range(settings.parts + 1):  # the last leaves nobody out
             others = sparse.csr_array(sparse.diags_array((part != number) * np.float32(1)) @ signals.positives)
             links[number].append(_domain_links(others, signals.rows.start, penalty, settings.links))
-        chosen[task.domain] = f"lambda={penalty:g}, {len(links[-1][-1].weight):,} links"
-        progress(f"collaboration of {task.domain}: {chosen[task.domain]}")
+        chosen[domain] = f"lambda={penalty:g}, {len(links[-1][-1].weight):,} links"
+        progress(f"collaboration of {domain}: {chosen[domain]}")
     matrices = [_join(found, len(arrays.item_ids)) for found in links]
     return Collaboration(matrices[-1], tuple(matrices[:-1]), part), chosen
 

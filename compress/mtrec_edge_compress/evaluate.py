@@ -12,7 +12,7 @@ import numpy as np
 from mtrec_edge_compress.bootstrap import Difference, holm, paired_bootstrap
 from mtrec_edge_compress.data.arrays import Arrays, IntArray
 from mtrec_edge_compress.data.schema import Fold, TaskSpec
-from mtrec_edge_compress.judgement import Judgement, Scorer, Scores
+from mtrec_edge_compress.judgement import Interval, Judgement, Scorer, Scores, measured
 from mtrec_edge_compress.pair_evaluation import domain_users, judge_pairs
 from mtrec_edge_runtime import metrics
 from mtrec_edge_runtime.errors import InputError
@@ -43,6 +43,7 @@ class Evaluation:
     users: dict[str, IntArray]  # domain -> users judged: what row i of `per_user` stands for
     history_events: dict[str, IntArray]  # domain -> how long each of their histories is
     reliability: dict[str, tuple[Scores, ...]] = field(default_factory=dict)  # task -> see `metrics.reliability`
+    intervals: dict[str, dict[str, Interval]] = field(default_factory=dict)  # task -> metric -> 95 % bounds over users
 
 
 def evaluate(
@@ -54,11 +55,13 @@ def evaluate(
     seed: int = 0,
     tasks: Sequence[str] | None = None,
     calibrated: bool = True,
+    intervals: bool = False,
 ) -> Evaluation:
     """Judge the scorer on one fold.
 
     `users_per_domain` bounds the users of each domain by a seeded sample (None: all of them); `tasks` names the tasks
-    to judge (None: all); `calibrated=False` says that binary scores are no logits, so log loss and ECE are left out.
+    to judge (None: all); `calibrated=False` says that binary scores are no logits, so log loss and ECE are left out;
+    `intervals` asks for the 95 % bounds of each metric, by drawing users (texts, for a task that has none) anew.
     Raise InputError for an unknown task, scores of a wrong shape, or nan scores.
     """
     chosen = _chosen_tasks(arrays, tasks)
@@ -68,13 +71,20 @@ def evaluate(
         own = [task for task in chosen if task.source == "events" and task.domain == domain]
         users[domain] = domain_users(arrays, domain, fold, users_per_domain=users_per_domain, seed=seed)
         judged |= judge_pairs(
-            scorer, arrays, domain=domain, tasks=own, users=users[domain], fold=fold, calibrated=calibrated
+            scorer,
+            arrays,
+            domain=domain,
+            tasks=own,
+            users=users[domain],
+            fold=fold,
+            calibrated=calibrated,
+            intervals=intervals,
         )
     for task in chosen:
         if task.kind is Kind.MULTICLASS:
-            judged[task.name] = _judge_classes(scorer, arrays, task, fold)
+            judged[task.name] = _judge_classes(scorer, arrays, task, fold, intervals=intervals)
         elif task.kind is Kind.TOKEN:
-            judged[task.name] = _judge_tags(scorer, arrays, task, fold)
+            judged[task.name] = _judge_tags(scorer, arrays, task, fold, intervals=intervals)
     return Evaluation(
         tasks={task.name: judged[task.name].metrics for task in chosen},
         counts={task.name: judged[task.name].counts for task in chosen},
@@ -83,6 +93,7 @@ def evaluate(
         users=users,
         history_events={domain: _history_events(arrays, who, fold) for domain, who in users.items()},
         reliability={task.name: judged[task.name].reliability for task in chosen if judged[task.name].reliability},
+        intervals={task.name: judged[task.name].intervals for task in chosen},
     )
 
 
@@ -125,7 +136,7 @@ def _history_events(arrays: Arrays, users: IntArray, fold: Fold) -> IntArray:
     return earlier[users]
 
 
-def _judge_classes(scorer: Scorer, arrays: Arrays, task: TaskSpec, fold: Fold) -> Judgement:
+def _judge_classes(scorer: Scorer, arrays: Arrays, task: TaskSpec, fold: Fold, *, intervals: bool) -> Judgement:
     """Judge one label a text on the fold's items or texts that have one."""
     labels = np.asarray(arrays.labels(task.name), np.int64)
     folds = arrays.item_fold if task.source == "items" else arrays.text_fold
@@ -138,12 +149,16 @@ def _judge_classes(scorer: Scorer, arrays: Arrays, task: TaskSpec, fold: Fold) -
         raise InputError(f"task {task.name}: expected logits of shape {expected} without nan, got {logits.shape}")
     predicted = logits.argmax(axis=1)
     true = labels[rows]
-    values = {"macro_f1": metrics.macro_f1(predicted, true), "accuracy": metrics.accuracy(predicted, true)}
+    measures = {
+        "macro_f1": lambda rows: metrics.macro_f1(predicted[rows], true[rows]),
+        "accuracy": lambda rows: metrics.accuracy(predicted[rows], true[rows]),
+    }
     correct = (predicted == true).astype(np.float64)
-    return Judgement(values, {"rows": len(rows)}, {"macro_f1": 0.0, "accuracy": 0.0}, {"correct": correct})
+    found = Judgement({}, {"rows": len(rows)}, {"macro_f1": 0.0, "accuracy": 0.0}, {"correct": correct})
+    return measured(measures, np.arange(len(rows)), intervals=intervals).joined(found)
 
 
-def _judge_tags(scorer: Scorer, arrays: Arrays, task: TaskSpec, fold: Fold) -> Judgement:
+def _judge_tags(scorer: Scorer, arrays: Arrays, task: TaskSpec, fold: Fold, *, intervals: bool) -> Judgement:
     """Judge one label a word on the fold's texts that have them."""
     labels = list(arrays.labels(task.name))
     rows = np.array([i for i in np.flatnonzero(arrays.text_fold == fold) if len(labels[i])], np.int64)
@@ -156,9 +171,15 @@ def _judge_tags(scorer: Scorer, arrays: Arrays, task: TaskSpec, fold: Fold) -> J
             raise InputError(
                 f"task {task.name}: text {row} has {len(expected)} words, the scorer gave {len(found)} labels"
             )
-    alone = np.array([metrics.span_f1([p], [t]) for p, t in zip(predicted, true, strict=True)])
+    hits, both = np.array([metrics.span_counts(p, t) for p, t in zip(predicted, true, strict=True)]).T
+
+    def span_f1(rows: IntArray) -> float:
+        spans = int(both[rows].sum())
+        return 2.0 * float(hits[rows].sum()) / spans if spans else float("nan")
+
+    alone = np.array([span_f1(np.array([row])) for row in range(len(rows))])
     counts = {"rows": len(rows), "spans": sum(len(metrics.spans(t)) for t in true)}
-    together = metrics.span_f1(predicted, true)
-    if np.isnan(together):  # no span in the truth, none predicted
+    judgement = measured({"span_f1": span_f1}, np.arange(len(rows)), intervals=intervals)
+    if not judgement.metrics:  # no span in the truth, none predicted
         return Judgement(counts=counts)
-    return Judgement({"span_f1": together}, counts, {"span_f1": 0.0}, {"span_f1": alone})
+    return judgement.joined(Judgement({}, counts, {"span_f1": 0.0}, {"span_f1": alone}))

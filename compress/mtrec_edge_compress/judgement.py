@@ -1,14 +1,17 @@
 """What evaluation asks of a model, a baseline or a bundle, and what it hands back. Knows nothing of metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from mtrec_edge_compress.bootstrap import resampled_interval
 from mtrec_edge_compress.data.arrays import History, IntArray
 
+Interval = tuple[float, float]
+Measures = Mapping[str, Callable[[IntArray], float]]  # metric -> its value on these rows, nan where undefined
 Scores = npt.NDArray[np.floating[Any]]
 
 
@@ -41,6 +44,7 @@ class Judgement:
     chance: dict[str, float] = field(default_factory=dict)  # metric -> what no knowledge gives, for retention
     per_user: dict[str, Scores] = field(default_factory=dict)  # metric -> (users or rows,), nan where undefined
     reliability: tuple[Scores, ...] = ()  # of a probability: mean, share of positives and events of each bin
+    intervals: dict[str, Interval] = field(default_factory=dict)  # metric -> 95 % bounds, where they were asked for
 
     def joined(self, other: "Judgement") -> "Judgement":
         """Return both judgements as one."""
@@ -50,4 +54,17 @@ class Judgement:
             self.chance | other.chance,
             self.per_user | other.per_user,
             self.reliability or other.reliability,
+            self.intervals | other.intervals,
         )
+
+
+def measured(measures: Measures, group: IntArray, *, intervals: bool) -> Judgement:
+    """Return the metrics that can be measured on all rows, with their intervals over groups if these are wanted.
+
+    `group` (rows,) numbers the user or text of each row.
+    """
+    rows = np.arange(len(group))
+    values = {name: measure(rows) for name, measure in measures.items()}
+    known = {name: value for name, value in values.items() if not np.isnan(value)}
+    bounds = {name: resampled_interval(measures[name], group) for name in known} if intervals else {}
+    return Judgement(known, intervals={name: both for name, both in bounds.items() if not np.isnan(both[0])})

@@ -3,15 +3,16 @@
 Reads a Scorer and Arrays, returns one `Judgement` a task. The protocol is docs/evaluation.md. Knows nothing of texts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from mtrec_edge_compress.bootstrap import mean_interval
 from mtrec_edge_compress.data.arrays import Arrays, History, IntArray
 from mtrec_edge_compress.data.schema import Fold, TaskSpec
-from mtrec_edge_compress.judgement import Judgement, Scorer, Scores
+from mtrec_edge_compress.judgement import Judgement, Scorer, Scores, measured
 from mtrec_edge_runtime import metrics
 from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.tasks import Kind, order_name
@@ -99,6 +100,7 @@ def judge_pairs(
     users: IntArray,
     fold: Fold,
     calibrated: bool,
+    intervals: bool,
 ) -> dict[str, Judgement]:
     """Return task -> judgement over these users of one domain. Call `pair_scores` once a user."""
     place = _Domain(arrays, domain, fold)
@@ -114,9 +116,10 @@ def judge_pairs(
             labelled[task.name].add(visit)
             if task.negatives:
                 ranked[task.name].add(visit)
+    judge = _LabelJudge(place, len(users), calibrated, intervals)
     return {
-        task.name: _judge_labels(labelled[task.name], task, place, len(users), calibrated=calibrated).joined(
-            ranked[task.name].judgement() if task.negatives else Judgement()
+        task.name: judge.judge(labelled[task.name], task).joined(
+            ranked[task.name].judgement(intervals=intervals) if task.negatives else Judgement()
         )
         for task in tasks
     }
@@ -187,7 +190,7 @@ class _Ranked:
         for name, value in values.items():
             self.per_user[name][user] = value
 
-    def judgement(self) -> Judgement:
+    def judgement(self, *, intervals: bool) -> Judgement:
         """Return the means over users who have something relevant."""
         known = {name: values for name, values in self.per_user.items() if not np.isnan(values).all()}
         means = {name: float(np.nanmean(values)) for name, values in known.items()}
@@ -200,7 +203,8 @@ class _Ranked:
         counts = {"users": len(self.lists), "relevant": self.relevant, "items": warm_items}
         counts |= {"cold_users": cold_users, "cold_relevant": self.cold_relevant}
         chance = {name: 0.5 if name == "cold_auc" else 0.0 for name in known}
-        return Judgement(means, counts, chance, known | self.by_kind)
+        bounds = {name: mean_interval(values) for name, values in known.items()} if intervals else {}
+        return Judgement(means, counts, chance, known | self.by_kind, intervals=bounds)
 
 
 def _item_kinds(popularity: IntArray, cold: Bools) -> dict[str, Bools]:
@@ -237,46 +241,60 @@ class _Labelled:
         return scores[kept], labels[kept], users[kept]
 
 
-def _judge_labels(labelled: _Labelled, task: TaskSpec, place: _Domain, users: int, *, calibrated: bool) -> Judgement:
-    """Judge the events that carry an explicit label."""
-    if task.kind is Kind.REGRESSION:
-        warm = _regression(labelled.columns(~place.cold), task, place, users, prefix="")
-        return warm.joined(_regression(labelled.columns(place.cold), task, place, users, prefix="cold_"))
-    scores, labels, user = labelled.columns(~place.cold)
-    if len(np.unique(labels)) < 2:
-        return Judgement()
-    per_user, _ = metrics.user_auc(scores, labels, user)
-    values = {"auc": metrics.auc(scores, labels), "gauc": metrics.gauc(scores, labels, user)}
-    bins: tuple[Scores, ...] = ()
-    if calibrated:
-        values |= {"log_loss": metrics.log_loss(scores, labels)}
-        values |= {"ece": metrics.ece(metrics.sigmoid(scores), labels)}
-        bins = metrics.reliability(metrics.sigmoid(scores), labels)
-    chance = {"auc": 0.5, "gauc": 0.5}
-    spread = np.full(users, np.nan)
-    spread[np.unique(user)] = per_user
-    known = {name: value for name, value in values.items() if not np.isnan(value)}
-    return Judgement(known, {"events": len(labels)}, chance, {"user_auc": spread}, bins)
+@dataclass(frozen=True)
+class _LabelJudge:
+    """Judges the events that carry an explicit label."""
 
+    place: _Domain
+    users: int
+    calibrated: bool
+    intervals: bool
 
-def _regression(
-    columns: tuple[Scores, Scores, IntArray], task: TaskSpec, place: _Domain, users: int, *, prefix: str
-) -> Judgement:
-    """Judge predicted amounts; chance is the mean of the TRAIN labels, whatever the user or item."""
-    scores, labels, user = columns
-    if len(labels) == 0:
-        return Judgement()
-    every = np.asarray(place.arrays.labels(task.name))
-    train = every[(place.arrays.event_fold == Fold.TRAIN) & ~np.isnan(every)]
-    constant = np.full(len(labels), train.mean() if len(train) else 0.0)
-    values = {
-        f"{prefix}rmse": metrics.rmse(scores, labels),
-        f"{prefix}mae": metrics.mae(scores, labels),
-        f"{prefix}rmse_constant": metrics.rmse(constant, labels),
-    }
-    chance = {f"{prefix}rmse": values[f"{prefix}rmse_constant"], f"{prefix}mae": metrics.mae(constant, labels)}
-    count = np.bincount(user, minlength=users)
-    squared = np.bincount(user, (np.asarray(scores, np.float64) - labels) ** 2, users)
-    spread = np.full(users, np.nan)
-    np.divide(squared, count, out=spread, where=count > 0)
-    return Judgement(values, {f"{prefix}events": len(labels)}, chance, {f"{prefix}mse": spread})
+    def judge(self, labelled: _Labelled, task: TaskSpec) -> Judgement:
+        """Return what the task's scores are worth on warm items, an amount's on cold items too."""
+        warm = labelled.columns(~self.place.cold)
+        if task.kind is Kind.REGRESSION:
+            cold = self._amounts(labelled.columns(self.place.cold), task, prefix="cold_")
+            return self._amounts(warm, task, prefix="").joined(cold)
+        return self._labels(*warm)
+
+    def _labels(self, scores: Scores, labels: Scores, user: IntArray) -> Judgement:
+        if len(np.unique(labels)) < 2:
+            return Judgement()
+        measures: dict[str, Callable[[IntArray], float]] = {
+            "auc": lambda rows: metrics.auc(scores[rows], labels[rows]),
+            "gauc": lambda rows: metrics.gauc(scores[rows], labels[rows], user[rows]),
+        }
+        bins: tuple[Scores, ...] = ()
+        if self.calibrated:
+            chances = metrics.sigmoid(scores)
+            measures["log_loss"] = lambda rows: metrics.log_loss(scores[rows], labels[rows])
+            measures["ece"] = lambda rows: metrics.ece(chances[rows], labels[rows])
+            bins = metrics.reliability(chances, labels)
+        spread = np.full(self.users, np.nan)
+        spread[np.unique(user)] = metrics.user_auc(scores, labels, user)[0]
+        chance = {"auc": 0.5, "gauc": 0.5}
+        found = Judgement({}, {"events": len(labels)}, chance, {"user_auc": spread}, bins)
+        return measured(measures, user, intervals=self.intervals).joined(found)
+
+    def _amounts(self, columns: tuple[Scores, Scores, IntArray], task: TaskSpec, *, prefix: str) -> Judgement:
+        """Judge predicted amounts; chance is the mean of the TRAIN labels, whatever the user or item."""
+        scores, labels, user = columns
+        if len(labels) == 0:
+            return Judgement()
+        every = np.asarray(self.place.arrays.labels(task.name))
+        train = every[(self.place.arrays.event_fold == Fold.TRAIN) & ~np.isnan(every)]
+        constant = np.full(len(labels), train.mean() if len(train) else 0.0)
+        measures: dict[str, Callable[[IntArray], float]] = {
+            f"{prefix}rmse": lambda rows: metrics.rmse(scores[rows], labels[rows]),
+            f"{prefix}mae": lambda rows: metrics.mae(scores[rows], labels[rows]),
+        }
+        unknowing = metrics.rmse(constant, labels)
+        chance = {f"{prefix}rmse": unknowing, f"{prefix}mae": metrics.mae(constant, labels)}
+        count = np.bincount(user, minlength=self.users)
+        squared = np.bincount(user, (np.asarray(scores, np.float64) - labels) ** 2, self.users)
+        spread = np.full(self.users, np.nan)
+        np.divide(squared, count, out=spread, where=count > 0)
+        constants, counts = {f"{prefix}rmse_constant": unknowing}, {f"{prefix}events": len(labels)}
+        found = Judgement(constants, counts, chance, {f"{prefix}mse": spread})
+        return measured(measures, user, intervals=self.intervals).joined(found)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mtrec_edge_compress.systems_table import PER_USER, format_table, interval
+from mtrec_edge_compress.systems_table import PER_USER, format_table
 
 OURS, THEIRS, INK = "#1b6ca8", "#b7bec6", "#22262a"
 SIZE = (5.2, 3.0)  # inches of one picture
@@ -38,7 +38,7 @@ h2 { border-top: 1px solid #d5dade; padding-top: 1rem }
 {% endfor %}
 <h2>All figures</h2>
 <pre>{{ table }}</pre>
-<p>Whiskers are 95 % intervals over users (bootstrap), where a metric is a mean over users. A difference is real when
+<p>Whiskers are 95 % intervals over users (bootstrap). A difference is real when
 its p, corrected for the number of systems (Holm), is below 0.05; one seed tells nothing of other seeds.</p>
 </html>
 """)
@@ -74,11 +74,11 @@ def _task(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
         pictures.append(_picture("probability and frequency", lambda axes: _diagonal(axes, table["reliability"][name])))
     against = (
         f"{other} {found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}] p {found['p']:.3g}"
-        for other, found in table["against"].get(name, {}).items()
+        for other, found in table["against"]["fused"].get(name, {}).items()
     )
     return {
         "name": name,
-        "metric": next((found["metric"] for found in table["against"].get(name, {}).values()), metric),
+        "metric": next((found["metric"] for found in table["against"]["fused"].get(name, {}).values()), metric),
         "counts": ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in table["counts"][name].items()),
         "pictures": pictures,
         "against": "; ".join(against),
@@ -99,12 +99,12 @@ def _picture(title: str, draw: Callable[[Axes], None]) -> str:
 
 
 def _bars(axes: Axes, task: str, metric: str, table: Mapping[str, Any]) -> None:
-    """Draw each system's headline metric, the bundle's first; whiskers where the metric is a mean over users."""
+    """Draw each system's headline metric, the bundle's first; whiskers are its interval."""
     systems = {name: found[task][metric] for name, found in table["systems"].items() if metric in found.get(task, {})}
     names = list(systems)[::-1]
     axes.barh(names, [systems[name] for name in names], color=[OURS if name == "fused" else THEIRS for name in names])
     for place, name in enumerate(names):
-        bounds = interval(systems[name], table["per_user"].get(name, {}).get(task, {}).get(metric))
+        bounds = table["intervals"][name].get(task, {}).get(metric)
         if bounds is not None:
             axes.plot(bounds, [place, place], color=INK, linewidth=1)
         axes.annotate(f" {systems[name]:.3f}", (0, place), va="center", color="white" if name == "fused" else INK)

@@ -1,15 +1,16 @@
-"""What `evaluate_bundle` found, as a result file: a system a row of the published tables.
+"""What `evaluate_bundle` found, as result files: a system a row of the published tables.
 
 A system `fused - NAME` is the bundle's advantage over a baseline on the same users, with its 95 % interval. Knows
 nothing of how a system scores.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtrec_edge_compress.data.arrays import Arrays
-from mtrec_edge_compress.systems_table import interval
+from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.results import DatasetInfo, Measured, Result, new_result, write_result, write_samples
 
 
@@ -20,25 +21,57 @@ def write_systems(path: Path, table: dict[str, Any], arrays: Arrays, *, command:
     write_result(path, result)
 
 
+def write_domain(path: Path, table: dict[str, Any], arrays: Arrays, domain: str, *, command: Sequence[str]) -> None:
+    """Write one domain of the table as the result file `path`: system -> metric, without the task's name.
+
+    A metric that two tasks of the domain have keeps its task's name. Raises InputError for an unknown domain.
+    """
+    tasks = [name for name in table["headlines"] if arrays.task(name).domain == domain]
+    if not tasks:
+        known = ", ".join(dict.fromkeys(arrays.task(name).domain for name in table["headlines"]))
+        raise InputError(f"domain {domain!r} is in no task of the bundle; it has {known}")
+    of_tasks = Counter(metric for task in tasks for metric in table["systems"]["fused"].get(task, {}))
+    result = _result(table, arrays, name=path.stem, command=command)
+    systems: dict[str, dict[str, Measured]] = {}
+    for system, task, metric, measured in _cells(table):
+        if task in tasks:
+            name = metric if of_tasks[metric] < 2 else f"{task} {metric}"
+            systems.setdefault(system, {})[name] = measured
+    result["systems"] = systems
+    per_user = {system: {t: v for t, v in found.items() if t in tasks} for system, found in table["per_user"].items()}
+    result["samples"] = write_samples(path, per_user)
+    write_result(path, result)
+
+
 def systems_result(table: dict[str, Any], arrays: Arrays, *, name: str, command: Sequence[str]) -> Result:
     """Return the table of `evaluate_bundle` under the schema of `mtrec_edge_runtime.results`."""
+    result = _result(table, arrays, name=name, command=command)
+    systems: dict[str, dict[str, Measured]] = {}
+    for system, task, metric, measured in _cells(table):
+        systems.setdefault(system, {})[f"{task} {metric}"] = measured
+    result["systems"] = systems
+    result["headlines"] = table["headlines"]
+    return result
+
+
+def _cells(table: dict[str, Any]) -> Iterator[tuple[str, str, str, Measured]]:
+    """Yield system, task, metric and value: what was measured of each system, then the bundle's advantages."""
+    for system, tasks in table["systems"].items():
+        for task, found in tasks.items():
+            bounds = table["intervals"][system].get(task, {})
+            for metric, value in found.items():
+                yield system, task, metric, _measured(value, bounds.get(metric))
+    for ours, tasks in table["against"].items():
+        for task, differences in tasks.items():
+            for other, found in differences.items():
+                measured = Measured(value=found["mean"], low=found["low"], high=found["high"])
+                yield f"{ours} - {other}", task, found["metric"], measured
+
+
+def _result(table: dict[str, Any], arrays: Arrays, *, name: str, command: Sequence[str]) -> Result:
     counts = {"users": len(arrays.user_ids), "items": len(arrays.item_ids), "events": len(arrays.event_item)}
     dataset = DatasetInfo(name=arrays.dataset.name, split_hash=arrays.dataset.split_hash, counts=counts)
     result = new_result(name, command=command, seeds=[table["seed"]], dataset=dataset)
-    systems: dict[str, dict[str, Measured]] = {
-        system: {
-            f"{task} {metric}": _measured(value, table["per_user"].get(system, {}).get(task, {}).get(metric))
-            for task, found in tasks.items()
-            for metric, value in found.items()
-        }
-        for system, tasks in table["systems"].items()
-    }
-    for task, differences in table["against"].items():
-        for baseline, found in differences.items():
-            measured = Measured(value=found["mean"], low=found["low"], high=found["high"])
-            systems.setdefault(f"fused - {baseline}", {})[f"{task} {found['metric']}"] = measured
-    result["systems"] = systems
-    result["headlines"] = table["headlines"]
     users = table["users_per_domain"]
     result["notes"] = [
         f"profile {table['profile']}",
@@ -48,6 +81,5 @@ def systems_result(table: dict[str, Any], arrays: Arrays, *, name: str, command:
     return result
 
 
-def _measured(value: float, per_user: Sequence[float | None] | None) -> Measured:
-    bounds = interval(value, per_user)
+def _measured(value: float, bounds: tuple[float, float] | None) -> Measured:
     return Measured(value=value) if bounds is None else Measured(value=value, low=bounds[0], high=bounds[1])

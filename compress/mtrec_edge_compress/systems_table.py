@@ -1,6 +1,6 @@
 """Several systems' evaluations side by side: who is ahead by how much, and the table as text.
 
-Reads Evaluations, or the dict that `bundle_scorer.evaluate_bundle` returns. Knows nothing of bundles and baselines.
+Reads Evaluations, or the dict that `systems.evaluate_bundle` returns. Knows nothing of bundles and baselines.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mtrec_edge_compress.bootstrap import holm, mean_interval, paired_bootstrap
+from mtrec_edge_compress.bootstrap import holm, paired_bootstrap
 from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.evaluate import Evaluation, by_history
 
 OF_KIND = "recall@10 "  # begins the name of a per-user value that is about one kind of item
-ROUNDING = 1e-5  # of stored per-user values
 PER_USER = {"rmse": "mse", "mae": "mse", "auc": "user_auc", "gauc": "user_auc", "macro_f1": "correct"}  # what is paired
 
 
@@ -71,17 +70,6 @@ def item_slices(
                     kinds = found.setdefault(task.name, {}).setdefault(name, {})
                     kinds[metric.removeprefix(OF_KIND)] = float(np.nanmean(values))
     return found
-
-
-def interval(value: float, per_user: Sequence[float | None] | None) -> tuple[float, float] | None:
-    """Return the 95 % interval of a metric that is the mean of its per-user values; None for any other.
-
-    Span F1, for one, counts spans over all texts, so the mean over texts says nothing of it.
-    """
-    known = np.array([one for one in per_user or () if one is not None])
-    if not len(known) or abs(known.mean() - value) > ROUNDING:
-        return None
-    return mean_interval(known)
 
 
 def format_table(table: dict[str, Any], *, digits: int = 4) -> str:

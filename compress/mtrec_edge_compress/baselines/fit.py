@@ -19,10 +19,11 @@ from mtrec_edge_compress.baselines.item_to_item import (
     Profile,
     ease_items,
     fit_ease,
+    fit_recent_popularity,
     item_neighbours,
     text_neighbours,
 )
-from mtrec_edge_compress.baselines.ratings import TextRidge, fit_bias, fit_item_mean
+from mtrec_edge_compress.baselines.ratings import TextRidge, fit_bias, fit_biased_factors, fit_item_mean
 from mtrec_edge_compress.baselines.signals import Signals, Sparse
 from mtrec_edge_compress.baselines.words import fit_logistic_text, fit_usual_tag, tfidf
 from mtrec_edge_compress.data.arrays import Arrays
@@ -39,6 +40,8 @@ IALS_TRIALS = ((0.01, 1.0), (0.01, 10.0), (1.0, 10.0), (10.0, 10.0))  # regulari
 BPR_TRIALS = ((0.001, 0.05), (0.01, 0.05), (0.01, 0.01), (0.1, 0.05))  # regularization, learning rate
 TEXT_FACTOR_PENALTY = 1.0  # cold items have no event in VALIDATION to choose it on
 BIAS_TRIALS = ((1.0, 1.0), (2.0, 2.0), (5.0, 5.0), (15.0, 5.0))  # item shrink, user shrink
+FACTOR_TRIALS = (3.0, 6.0, 12.0, 24.0)  # penalty of biased factors
+RECENT_TRIALS = (0.01, 0.05, 0.2, 0.5)  # half-life, as a share of the training time
 RIDGE_TRIALS = (0.1, 0.3, 1.0, 3.0)  # penalty
 LOGISTIC_TRIALS = ((1.0, False), (10.0, False), (1.0, True), (10.0, True))  # inverse penalty, balanced classes
 
@@ -86,6 +89,7 @@ class _Fit:
         self._keep("popularity", task, Popularity(signals), "")
         if signals.positives.nnz == 0:
             return
+        self._recent_popularity(task, signals)
         self._text_neighbours(task, signals)
         self._item_neighbours(task, signals)
         self._ease(task, signals)
@@ -100,6 +104,10 @@ class _Fit:
             return
         self._keep("popularity", task, fit_item_mean(signals), "item mean")
         bias = self._bias(task, signals)
+        factors = [
+            (f"penalty={p:g}", partial(fit_biased_factors, bias, penalty=p, seed=self.seed)) for p in FACTOR_TRIALS
+        ]
+        self._tune("biased-mf", task, factors)
         if self.features is not None:
             ridge = [(f"bias + ridge={p:g}", partial(TextRidge, bias, self.features, p)) for p in RIDGE_TRIALS]
             self._tune("tf-idf", task, ridge)
@@ -136,6 +144,11 @@ class _Fit:
             )
             for name, settings in self.settings.items()
         }
+
+    def _recent_popularity(self, task: TaskSpec, signals: Signals) -> None:
+        if len(np.unique(signals.times)) > 1:
+            trials = [(f"half-life={h:g}", partial(fit_recent_popularity, signals, half_life=h)) for h in RECENT_TRIALS]
+            self._tune("popularity-recent", task, trials)
 
     def _text_neighbours(self, task: TaskSpec, signals: Signals) -> None:
         if self.features is None:

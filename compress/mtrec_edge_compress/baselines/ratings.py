@@ -1,6 +1,6 @@
-"""Predict amounts and explicit labels: the item's mean, user and item bias, and what a user's texts add to it.
+"""Predict amounts and explicit labels: the item's mean, user and item bias, and what factors or texts add to it.
 
-All three read the user from the history alone, as a device would, so a new user needs no refit.
+All of them read the user from the history alone, as a device would, so a new user needs no refit.
 """
 
 from dataclasses import dataclass
@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from mtrec_edge_compress.baselines.signals import Signals, Sparse
-from mtrec_edge_compress.data.arrays import History
+from mtrec_edge_compress.data.arrays import History, IntArray
 from mtrec_edge_compress.judgement import Scores
 
 _SWEEPS = 5  # alternations between user and item biases; they move by < 1e-3 after three
 _TEXT_EVENTS = 300  # latest events a user's text profile is solved from
 _ITEM_SHRINK = 5.0
+_FACTORS, _FACTOR_ROUNDS = 16, 6
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,54 @@ def fit_bias(signals: Signals, *, item_shrink: float, user_shrink: float) -> Bia
         item_bias = np.bincount(item, label - mean - user_bias[user], signals.items) / item_count
         user_bias = np.bincount(user, label - mean - item_bias[item], users) / user_count
     return Bias(signals, mean, item_bias, user_shrink)
+
+
+@dataclass(frozen=True)
+class BiasedFactors:
+    """Add to the bias the inner product of item factors and the user's, the latter solved from the history."""
+
+    bias: Bias
+    items: Scores  # (items, factors)
+    penalty: float
+
+    def scores(self, history: History) -> Scores:
+        """Return mu + b_i + b_u + q_i . p_u, p_u = (Q'Q + penalty I)^-1 Q' r over the history's labelled items."""
+        base = self.bias.scores(history)
+        items, labels = self.bias.signals.told(history)
+        predicted: Scores = base + self.items @ _solve(self.items[items], labels - base[items], self.penalty)
+        return predicted
+
+
+def fit_biased_factors(bias: Bias, *, penalty: float, seed: int) -> BiasedFactors:
+    """Return biased matrix factorisation by alternating ridge regressions on the residuals of the bias.
+
+    Koren, Bell & Volinsky 2009, "Matrix factorization techniques for recommender systems".
+    """
+    user, item, label = bias.signals.labelled
+    users = len(bias.signals.arrays.user_ids)
+    count = np.bincount(user, minlength=users) + bias.user_shrink
+    user_bias = np.bincount(user, label - bias.mean - bias.item_bias[item], users) / count
+    residual = label - bias.mean - bias.item_bias[item] - user_bias[user]
+    of_user, of_item = _rows_of(user, users), _rows_of(item, bias.signals.items)
+    items = np.random.default_rng(seed).normal(0.0, 0.1, (bias.signals.items, _FACTORS))
+    for _ in range(_FACTOR_ROUNDS):
+        people = np.stack([_solve(items[item[rows]], residual[rows], penalty) for rows in of_user])
+        items = np.stack([_solve(people[user[rows]], residual[rows], penalty) for rows in of_item])
+    return BiasedFactors(bias, items, penalty)
+
+
+def _rows_of(group: IntArray, groups: int) -> list[IntArray]:
+    """Return the rows of each group."""
+    order = np.argsort(group, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(group, minlength=groups))[:-1])
+
+
+def _solve(known: Scores, residual: Scores, penalty: float) -> Scores:
+    """Return the ridge regression of residuals (rows,) on factors (rows, factors); zeros without rows."""
+    if not len(known):
+        return np.zeros(known.shape[1])
+    solved: Scores = np.linalg.solve(known.T @ known + penalty * np.eye(known.shape[1]), known.T @ residual)
+    return solved
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,19 @@ class Signals:
     @cached_property
     def labelled(self) -> tuple[IntArray, IntArray, Scores]:
         """Return user, item and label of the TRAIN events that carry the label, (events,) each."""
-        label = np.asarray(self.arrays.labels(self.task.name))
-        chosen = (self.arrays.event_fold == Fold.TRAIN) & ~np.isnan(label)
+        chosen, label = self._chosen, np.asarray(self.arrays.labels(self.task.name))
         return self.arrays.event_user[chosen], self.arrays.event_item[chosen] - self.rows.start, label[chosen]
+
+    @cached_property
+    def times(self) -> IntArray:
+        """Return when those events happened, in seconds, (events,)."""
+        times: IntArray = self.arrays.event_time[self._chosen]
+        return times
+
+    @cached_property
+    def _chosen(self) -> Any:
+        label = np.asarray(self.arrays.labels(self.task.name))
+        return (self.arrays.event_fold == Fold.TRAIN) & ~np.isnan(label)
 
     @cached_property
     def positives(self) -> Sparse:
@@ -87,3 +97,12 @@ class Signals:
         """Return, for each of the `liked` items, how many of the history's likes are later than its latest one."""
         items, label = self.told(history)
         return np.unique(items[label > 0.5], return_index=True)[1]  # where each stands first, the latest being first
+
+
+def ranked_signals(arrays: Arrays) -> dict[str, Signals]:
+    """Return domain -> the events of its first ranked task, for every domain that has one."""
+    found: dict[str, Signals] = {}
+    for task in arrays.tasks:
+        if task.negatives:
+            found.setdefault(task.domain, Signals(arrays, task))
+    return found

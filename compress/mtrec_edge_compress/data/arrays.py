@@ -49,6 +49,7 @@ class Arrays:
     event_behaviour: IntArray
     event_value: FloatArray
     event_fold: npt.NDArray[np.int8]
+    event_time: IntArray  # seconds; 0 where the source has none
     texts: tuple[str, ...]
     text_tokens: tuple[tuple[str, ...], ...]
     text_fold: npt.NDArray[np.int8]
@@ -187,6 +188,7 @@ def build_arrays(dataset: Dataset) -> Arrays:
         event_behaviour=events["behaviour_row"].to_numpy().astype(np.int64),
         event_value=events["value"].fill_null(float("nan")).to_numpy().astype(np.float32),
         event_fold=events["fold"].to_numpy(),
+        event_time=events["timestamp"].to_numpy().astype(np.int64),
         texts=tuple(dataset.texts["text"].to_list()),
         text_tokens=tuple(tuple(tokens) for tokens in dataset.texts["tokens"].to_list()),
         text_fold=dataset.texts["fold"].to_numpy(),

@@ -17,7 +17,7 @@ from mtrec_edge_runtime.metrics.ranking import (
     recall,
     top_items,
 )
-from mtrec_edge_runtime.metrics.spans import span_f1, spans
+from mtrec_edge_runtime.metrics.spans import span_counts, span_f1, spans
 from mtrec_edge_runtime.metrics.values import mae, rmse
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "reliability",
     "rmse",
     "sigmoid",
+    "span_counts",
     "span_f1",
     "spans",
     "top_items",

@@ -36,11 +36,17 @@ def spans(labels: Sequence[str]) -> set[Span]:
     return found
 
 
+def span_counts(predicted: Sequence[str], true: Sequence[str]) -> tuple[int, int]:
+    """Return how many spans of one text were found rightly, and how many there are in both labellings together."""
+    ours, theirs = spans(predicted), spans(true)
+    return len(ours & theirs), len(ours) + len(theirs)
+
+
 def span_f1(predicted: Sequence[Sequence[str]], true: Sequence[Sequence[str]]) -> float:
     """Return the micro F1 of spans over texts, 2 TP / (predicted spans + true spans); nan without any span.
 
     Tjong Kim Sang and De Meulder 2003, "Introduction to the CoNLL-2003 shared task"; Nakayama 2018, seqeval.
     """
-    pairs = [(spans(p), spans(t)) for p, t in zip(predicted, true, strict=True)]
-    total = sum(len(p) + len(t) for p, t in pairs)
-    return 2.0 * sum(len(p & t) for p, t in pairs) / total if total else float("nan")
+    counts = [span_counts(p, t) for p, t in zip(predicted, true, strict=True)]
+    total = sum(both for _, both in counts)
+    return 2.0 * sum(right for right, _ in counts) / total if total else float("nan")

@@ -1,0 +1,185 @@
+"""Evaluate a bundle with the baselines beside it, on the same users.
+
+Reads a bundle folder and Arrays, returns the systems table as a JSON-able dict. Knows nothing of torch.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtrec_edge_compress.baselines import fit_baselines
+from mtrec_edge_compress.baselines.baseline import Baseline
+from mtrec_edge_compress.bundle_scorer import BundleScorer
+from mtrec_edge_compress.data.arrays import Arrays
+from mtrec_edge_compress.evaluate import Evaluation, evaluate
+from mtrec_edge_compress.judgement import Scorer, Scores
+from mtrec_edge_compress.narrowed import AfterOneLike, NewUser, SimilarItems
+from mtrec_edge_compress.systems_table import against, item_slices, slices
+from mtrec_edge_runtime.manifest import Profile
+
+FUSED = "fused"  # the bundle as it ships
+TEXT = "text"  # the same bundle with the links of its catalogue withheld
+NEW_EVENTS = 3  # of a new user
+NEW = f"fused, {NEW_EVENTS} events"  # the bundle, shown the latest few events alone
+ONE_LIKE = ", 1 like"  # behind the name of a system that is shown the latest liked item alone
+SIMILAR = "similar" + ONE_LIKE  # the bundle's similar items
+ITEM_TO_ITEM = ("item-knn", "ease", "tf-idf")  # baselines that answer to one like too
+
+Evaluations = dict[str, list[Evaluation]]  # system -> its evaluations, a part of the tasks each
+
+
+def evaluate_bundle(
+    path: str | Path,
+    arrays: Arrays,
+    *,
+    profile: Profile = "fast",
+    users_per_domain: int | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Judge a bundle and the baselines on the TEST fold; return the systems table as a JSON-able dict.
+
+    * `systems`: the bundle (`fused`, and shown less: see docs/evaluation.md), baselines -> task -> metric -> value
+    * `intervals`: system -> task -> metric -> 95 % bounds over users
+    * `counts` and `chance`: by task; `settings`: what validation chose for each baseline
+    * `against`: one of the bundle's systems -> task -> other system -> paired bootstrap of the former's per-user values
+      less the latter's, with Holm's p
+    * `by_history`, `by_item`: see `slices` and `item_slices`
+    * `reliability`: task -> the bundle's `predicted`, `happened` and `events` of each bin of probability
+    * `per_user`: system -> task -> metric -> a value for each user or row judged, None where there is none
+
+    `progress` is told a line at a time.
+
+    Raises:
+        InputError: the bundle was made of another split or catalogue.
+    """
+    scorer = BundleScorer(path, arrays, profile=profile)
+    progress(f"bundle {Path(path).name}, profile {profile}: {len(scorer.tasks)} tasks")
+    test = _Test(arrays, users_per_domain, seed)
+    whole = test.judge(scorer, scorer.tasks)
+    alone = BundleScorer(path, arrays, profile=profile, links=False)
+    narrow = _bundle_shown_less(test, scorer, alone, progress)
+    baselines, beside, settings = _baselines(test, scorer.tasks, progress)
+    known: Evaluations = {FUSED: [whole], **narrow, **baselines, **beside}
+    tasks = [arrays.task(name) for name in scorer.tasks]
+    rivals = {
+        FUSED: {name: known[name] for name in known if name not in (NEW, *_after_one_like(known))},
+        NEW: {name: known[name] for name in (NEW, "popularity") if name in known},
+        SIMILAR: {name: known[name] for name in _after_one_like(known)},
+    }
+    return {
+        "bundle": Path(path).name,
+        "profile": profile,
+        "dataset": {"name": arrays.dataset.name, "split_hash": arrays.dataset.split_hash},
+        "users_per_domain": users_per_domain,
+        "seed": seed,
+        "headlines": {task.name: task.headline for task in tasks},
+        "systems": {
+            name: {task: dict(values) for part in parts for task, values in part.tasks.items()}
+            for name, parts in known.items()
+        },
+        "intervals": {name: _bounds(parts) for name, parts in known.items()},
+        "counts": whole.counts,
+        "chance": whole.chance,
+        "settings": settings,
+        "by_history": slices(tasks, rivals[FUSED]),
+        "by_item": item_slices(tasks, rivals[FUSED]),
+        "reliability": {name: _bins(found) for name, found in whole.reliability.items()},
+        "per_user": {name: _per_user(parts) for name, parts in known.items()},
+        "against": {
+            ours: {task.name: found for task in tasks if (found := against(task, others, ours=ours))}
+            for ours, others in rivals.items()
+        },
+    }
+
+
+@dataclass(frozen=True)
+class _Test:
+    """How every system is judged."""
+
+    arrays: Arrays
+    users: int | None
+    seed: int
+
+    def judge(self, system: Scorer, tasks: Sequence[str], *, calibrated: bool = True) -> Evaluation:
+        """Judge one system on the TEST fold."""
+        return evaluate(
+            system,
+            self.arrays,
+            users_per_domain=self.users,
+            seed=self.seed,
+            tasks=tasks,
+            calibrated=calibrated,
+            intervals=True,
+        )
+
+    def ranked(self, tasks: Sequence[str]) -> list[str]:
+        """Return those tasks that order a catalogue."""
+        return [name for name in tasks if self.arrays.task(name).negatives]
+
+
+def _bundle_shown_less(
+    test: _Test, scorer: BundleScorer, alone: BundleScorer, progress: Callable[[str], None]
+) -> Evaluations:
+    """Judge the bundle without its links, on new users, and by its similar items."""
+    pairs = [name for name in scorer.tasks if test.arrays.task(name).source == "events"]
+    ranked = test.ranked(scorer.tasks)
+    progress("bundle without links, with few events, with one like")
+    found: Evaluations = {}
+    if len(scorer.recommender.catalogue.neighbours):
+        found[TEXT] = [test.judge(alone, pairs)]
+    if ranked:
+        found[NEW] = [test.judge(NewUser(scorer, NEW_EVENTS), ranked)]
+        found[FUSED + ONE_LIKE] = [test.judge(AfterOneLike(scorer, test.arrays), ranked)]
+        listed = AfterOneLike(SimilarItems(scorer.recommender, test.arrays), test.arrays)
+        found[SIMILAR] = [test.judge(listed, ranked, calibrated=False)]
+    return found
+
+
+def _baselines(
+    test: _Test, served: Sequence[str], progress: Callable[[str], None]
+) -> tuple[Evaluations, Evaluations, dict[str, dict[str, str]]]:
+    """Judge the baselines; return them, those that are shown one like, and what validation chose."""
+    whole: Evaluations = {}
+    beside: Evaluations = {}
+    settings: dict[str, dict[str, str]] = {}
+    for domain in dict.fromkeys(test.arrays.task(name).domain for name in served):
+        for name, system in fit_baselines(test.arrays, domain=domain, seed=test.seed, progress=progress).items():
+            own = [task for task in system.tasks if task in served]
+            whole.setdefault(name, []).append(test.judge(system, own, calibrated=False))
+            settings.setdefault(name, {}).update(system.settings)
+            if name in ITEM_TO_ITEM and test.ranked(own):
+                beside.setdefault(name + ONE_LIKE, []).append(_one_like(test, system, own))
+    return whole, beside, settings
+
+
+def _one_like(test: _Test, system: Baseline, tasks: Sequence[str]) -> Evaluation:
+    return test.judge(AfterOneLike(system, test.arrays), test.ranked(tasks), calibrated=False)
+
+
+def _after_one_like(names: Mapping[str, Any]) -> list[str]:
+    return [name for name in names if name.endswith(ONE_LIKE)]
+
+
+def _bounds(parts: Sequence[Evaluation]) -> dict[str, dict[str, list[float]]]:
+    return {
+        task: {metric: list(bounds) for metric, bounds in found.items()}
+        for part in parts
+        for task, found in part.intervals.items()
+    }
+
+
+def _bins(found: tuple[Scores, ...]) -> dict[str, list[float | None]]:
+    columns = zip(("predicted", "happened", "events"), found, strict=True)
+    return {name: [None if np.isnan(v) else round(float(v), 6) for v in column] for name, column in columns}
+
+
+def _per_user(parts: list[Evaluation]) -> dict[str, dict[str, list[float | None]]]:
+    return {
+        task: {metric: [None if np.isnan(v) else round(float(v), 6) for v in column] for metric, column in own.items()}
+        for part in parts
+        for task, own in part.per_user.items()
+    }

@@ -1,0 +1,93 @@
+"""The systems table of the hand-made bundle of tests/device, its page and its result files."""
+
+import json
+
+import pytest
+from test_bundle_scorer import BUNDLE, arrays
+
+from mtrec_edge_compress.systems import evaluate_bundle
+from mtrec_edge_compress.systems_report import write_report
+from mtrec_edge_compress.systems_result import systems_result, write_domain, write_systems
+from mtrec_edge_compress.systems_table import format_table
+from mtrec_edge_runtime.errors import InputError
+from mtrec_edge_runtime.results import read_result
+
+
+@pytest.fixture(scope="module")
+def table():
+    return evaluate_bundle(BUNDLE, arrays(), profile="exact")
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(tmp_path, table):
+    write_report(tmp_path / "report.html", table)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("<h2>movies.like</h2>") == 1 and page.count("<svg") >= 3  # bars, slices, words
+    assert "http-equiv" not in page and 'src="' not in page and "<script" not in page and "<link" not in page
+    assert "ndcg@10" in page and "popularity" in page
+    write_report(tmp_path / "again.html", table)
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == page
+
+
+def test_a_result_file_has_intervals_and_advantages(table):
+    systems = systems_result(table, arrays(), name="tiny", command=["mtrec-edge"])["systems"]
+    assert systems["fused"]["movies.like ndcg@10"] == {"value": 1.0, "low": 1.0, "high": 1.0}  # one user
+    assert {"value", "low", "high"} == systems["fused"]["queries.entities span_f1"].keys()
+    assert systems["fused - popularity"]["movies.like ndcg@10"]["low"] >= 0
+    assert systems["fused, 3 events - popularity"]["movies.like ndcg@10"].keys() == {"value", "low", "high"}
+
+
+def test_a_domain_has_a_result_file_of_its_own(table, tmp_path):
+    write_domain(tmp_path / "quality-movies.json", table, arrays(), "movies", command=["mtrec-edge"])
+    found = read_result(tmp_path / "quality-movies.json")
+    assert found["name"] == "quality-movies"
+    assert {"ndcg@10", "rmse", "macro_f1"} <= found["systems"]["fused"].keys()
+    assert "span_f1" not in found["systems"]["fused"] and "usual-tag" not in found["systems"]
+    assert (tmp_path / found["samples"]).is_file()
+    with pytest.raises(InputError, match="domain 'shoes' is in no task of the bundle; it has movies, queries"):
+        write_domain(tmp_path / "no.json", table, arrays(), "shoes", command=["mtrec-edge"])
+    assert not (tmp_path / "no.json").exists()
+
+
+def test_the_whole_table_has_a_result_file(table, tmp_path):
+    write_systems(tmp_path / "tiny.json", table, arrays(), command=["mtrec-edge"])
+    assert read_result(tmp_path / "tiny.json")["headlines"]["movies.like"] == "ndcg@10"
+
+
+def test_the_bundle_is_judged_shown_less(table):
+    views = {"fused, 3 events", "fused, 1 like", "similar, 1 like", "tf-idf, 1 like"}
+    assert views <= table["systems"].keys()
+    for view in views:
+        assert table["systems"][view].keys() == {"movies.like"}  # what orders a catalogue
+    assert table["against"]["fused, 3 events"]["movies.like"].keys() == {"popularity"}
+    assert "tf-idf, 1 like" in table["against"]["similar, 1 like"]["movies.like"]
+    assert not {name for name in table["against"]["fused"]["movies.like"] if "like" in name or "events" in name}
+
+
+def test_the_table_holds_every_task_and_baseline():
+    lines = []
+    table = evaluate_bundle(BUNDLE, arrays(), profile="exact", progress=lines.append)
+    assert table["systems"]["fused"]["movies.like"]["ndcg@10"] == 1.0
+    assert table["systems"]["fused"]["queries.entities"]["span_f1"] == 1.0
+    assert {"fused", "text", "popularity", "tf-idf", "item-knn", "bias"} <= table["systems"].keys()
+    assert table["against"]["fused"]["movies.like"]["popularity"]["users"] == 1
+    assert table["per_user"]["fused"]["movies.like"]["ndcg@10"] == [1.0]
+    assert table["by_history"]["movies.like"]["fused"] == {"1-3": 1.0}
+    assert json.loads(json.dumps(table, allow_nan=False)) == table
+    assert any(line.startswith("movies.like: popularity") for line in lines)
+    text = format_table(table)
+    assert text.startswith("movies.rating  (")
+    assert "  fused" in text
+
+
+def test_a_table_puts_the_headline_first_and_a_dash_where_nothing_was_measured():
+    table = {
+        "headlines": {"a.like": "ndcg@10"},
+        "systems": {"fused": {"a.like": {"auc": 0.5, "ndcg@10": 0.25}}, "ease": {"a.like": {"ndcg@10": 0.125}}},
+        "counts": {"a.like": {"users": 1234}},
+    }
+    assert format_table(table).splitlines() == [
+        "a.like  (1,234 users)",
+        "         ndcg@10     auc",
+        "  fused   0.2500  0.5000",
+        "  ease    0.1250       -",
+    ]
