@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mtrec_edge_runtime.errors import (
         BundleError,
         DataError,
+        DivergedError,
         InputError,
         MtrecError,
         RecipeError,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BundleError",
     "DataError",
+    "DivergedError",
     "Event",
     "InputError",
     "MtrecError",

@@ -15,6 +15,7 @@ COMMANDS = {
     "quickstart": "mtrec_edge.cli_toolkit",
     "prepare": "mtrec_edge.cli_toolkit",
     "compress": "mtrec_edge.cli_toolkit",
+    "tune": "mtrec_edge.cli_toolkit",
     "evaluate": "mtrec_edge.cli_toolkit",
     "score": "mtrec_edge.cli_device",
     "rank": "mtrec_edge.cli_device",
@@ -25,6 +26,7 @@ COMMANDS = {
     "verify": "mtrec_edge.cli_bundle",
     "bench": "mtrec_edge.cli_bundle",
 }
+EXTRAS = {"optuna": "tune", "tomli_w": "tune"}  # module -> the extra that brings it; of any other: compress
 
 
 class Door(click.Group):
@@ -50,8 +52,9 @@ class Door(click.Group):
             missing = (error.name or "").split(".")[0]
             if missing.startswith("mtrec_edge"):
                 raise
+            extra = EXTRAS.get(missing, "compress")
             raise click.ClickException(
-                f"this command needs {missing}, which is not installed: pip install 'mtrec-edge[compress]'"
+                f"this command needs {missing}, which is not installed: pip install 'mtrec-edge[{extra}]'"
             ) from error
         except OSError as error:
             if error.errno == EPIPE or error.strerror is None:  # a closed pipe is click's; the other is no file's

@@ -1,4 +1,4 @@
-"""Commands that need the toolkit (torch): quickstart, prepare, compress, evaluate.
+"""Commands that need the toolkit (torch): quickstart, prepare, compress, tune, evaluate.
 
 Each imports the toolkit in its body; without the extra `compress` the door says how to install it.
 """
@@ -9,7 +9,7 @@ from typing import Literal
 
 import click
 
-from mtrec_edge.cli_text import bundle_argument, json_option, print_json, profile_option, quiet_option
+from mtrec_edge.cli_text import bundle_argument, json_option, print_json, print_table, profile_option, quiet_option
 
 
 @click.command()
@@ -173,6 +173,65 @@ def compress(
     else:
         click.echo(result.ledger_text)
     _exit_unless_certified(result.certified, result.reasons)
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Dataset folder written by `prepare`.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the search; it goes on there.")
+@click.option("--encoder", help="BERT-family encoder of the teacher: a folder or a hub id; default: the recipe's.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--trials", type=click.IntRange(min=1), help="Finished trials there shall be; default: the recipe's tune.trials."
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a value of the recipe, e.g. --set teacher.training.epochs=2; may repeat.",
+)
+@json_option
+@quiet_option
+def tune(
+    recipe: Path,
+    data: Path,
+    out: Path,
+    encoder: str | None,
+    device: Literal["auto", "cpu", "cuda"],
+    trials: int | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Search the teacher's settings on DATA and write the best recipe.
+
+    Trains a teacher a trial with the values that the recipe's [tune] lets vary, judged on the validation fold; writes
+    best.toml and trials.json to OUT. Run again after a kill, or with more --trials, it goes on. Prints the trials,
+    best first.
+
+    \b
+    Example:
+      mtrec-edge tune recipes/own-data.toml --data work/own-data --out work/own-tune --trials 10
+    """
+    from mtrec_edge_compress.tune import tune as run_tune
+
+    found = run_tune(
+        recipe,
+        data=data,
+        out=out,
+        encoder=encoder,
+        device=device,
+        trials=trials,
+        overrides=overrides,
+        progress=not quiet,
+    )
+    if as_json:
+        print_json(found.as_json())
+    else:
+        print_table(*found.table())
+    if not quiet:
+        click.echo(f"the best recipe: mtrec-edge compress {found.best_recipe} --data {data} --out BUNDLE", err=True)
 
 
 @click.command()

@@ -128,19 +128,20 @@ def test_a_library_error_is_one_line_and_exit_code_1() -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "arguments"),
+    ("missing", "extra", "arguments"),
     [
-        ("torch", ["quickstart"]),
-        ("polars", ["prepare", "source", "--adapter", "table", "--out", "data"]),
-        ("torch", ["compress", "recipe.toml", "--data", "data", "--out", "bundle"]),
-        ("polars", ["evaluate", "bundle", "--data", "data"]),
+        ("torch", "compress", ["quickstart"]),
+        ("polars", "compress", ["prepare", "source", "--adapter", "table", "--out", "data"]),
+        ("torch", "compress", ["compress", "recipe.toml", "--data", "data", "--out", "bundle"]),
+        ("optuna", "tune", ["tune", "recipe.toml", "--data", "data", "--out", "search"]),
+        ("polars", "compress", ["evaluate", "bundle", "--data", "data"]),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
-def test_a_missing_extra_says_how_to_install_it(missing: str, arguments: list[str]) -> None:
+def test_a_missing_extra_says_how_to_install_it(missing: str, extra: str, arguments: list[str]) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None\n{HELP_RUN.format(arguments=arguments)}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr.endswith(f"needs {missing}, which is not installed: pip install 'mtrec-edge[compress]'\n")
+    assert done.stderr.endswith(f"needs {missing}, which is not installed: pip install 'mtrec-edge[{extra}]'\n")
 
 
 def test_prepare_turns_the_example_tables_into_a_dataset_and_keeps_the_key_outside(tmp_path: Path) -> None:

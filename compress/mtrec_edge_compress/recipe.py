@@ -1,7 +1,9 @@
 """The settings of one run: frozen dataclasses read from TOML. An unknown key is an error that names the known ones."""
 
+import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -199,6 +201,74 @@ class Bundle:
 
 
 @dataclass(frozen=True)
+class Span:
+    """Which values `tune` may give one setting: all from low to high, or one of some choices."""
+
+    low: float = 0.0
+    high: float = 0.0
+    step: float = 0.0  # 0: every number; of a whole-numbered setting 0 is 1
+    log: bool = False  # draw evenly on a logarithmic scale
+    choices: tuple[str | bool | int | float, ...] = ()  # instead of low and high
+
+    def check(self, name: str) -> None:
+        """Refuse a span that no value can be drawn from; `name` is said in the error."""
+        if self.choices:
+            if (self.low, self.high, self.step, self.log) != (0.0, 0.0, 0.0, False):
+                raise RecipeError(f"{name}: write choices, or low and high, not both")
+            if any(not isinstance(value, str | bool | int | float) for value in self.choices):
+                raise RecipeError(f"{name}: choices = {list(self.choices)}: write numbers, strings or booleans")
+            return
+        if not self.low < self.high or not math.isfinite(self.high - self.low):
+            raise RecipeError(f"{name}: low = {self.low}, high = {self.high}: write low below high, or choices")
+        if self.log and (self.low <= 0 or self.step):
+            raise RecipeError(f"{name}: log = true wants low above 0 and no step")
+        if self.step < 0 or (self.step and not self._on_step(self.high)):
+            raise RecipeError(f"{name}: step = {self.step} does not lead from {self.low} to {self.high}")
+
+    def holds(self, value: object) -> bool:
+        """Return whether a setting may have this value."""
+        if self.choices:
+            return value in self.choices
+        assert isinstance(value, int | float)
+        return self.low <= value <= self.high and (not self.step or self._on_step(value))
+
+    def _on_step(self, value: float) -> bool:
+        steps = (value - self.low) / self.step
+        return math.isclose(steps, round(steps), abs_tol=1e-9)
+
+
+def _default_search() -> dict[str, Span]:
+    return {
+        "teacher.training.learning_rate": Span(low=1e-5, high=1e-3, log=True),
+        "teacher.training.head_learning_rate": Span(low=3e-4, high=1e-2, log=True),
+        "teacher.training.prior_dropout": Span(low=0.0, high=0.5),
+        "teacher.alignment": Span(low=0.25, high=16.0, log=True),
+        "model.dropout": Span(low=0.0, high=0.3),
+    }
+
+
+@dataclass(frozen=True)
+class Tune:
+    """What `mtrec-edge tune` searches for the teacher; `compress` does not look at it."""
+
+    trials: int = 20
+    search: dict[str, Span] = field(default_factory=_default_search)  # dotted key -> its values
+
+    def __post_init__(self) -> None:
+        """Refuse to search what the teacher is not made of, or what it is judged by."""
+        _within("tune.trials", self.trials, 1, 100_000)
+        if not self.search:
+            raise RecipeError("tune.search is empty: write at least one setting, or leave the table out")
+        for key, span in self.search.items():
+            if key.split(".")[0] not in SEARCHED:
+                raise RecipeError(f"tune.search.{key}: the teacher depends on the settings under {', '.join(SEARCHED)}")
+            span.check(f"tune.search.{key}")
+
+
+SEARCHED = ("model", "weights", "collaborate", "teacher")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One run of `mtrec-edge compress`."""
 
@@ -215,6 +285,7 @@ class Recipe:
     verify: Verify = field(default_factory=Verify)
     evaluation: Evaluation = field(default_factory=Evaluation)
     bundle: Bundle = field(default_factory=Bundle)
+    tune: Tune = field(default_factory=Tune)
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:
@@ -229,6 +300,11 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: the file is missing or no TOML, a key is unknown (the known ones are named), a value is of the
             wrong type or out of range.
     """
+    return make_recipe(read_tree(path, overrides))
+
+
+def read_tree(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the values that a recipe states, overrides applied, as TOML has them; `make_recipe` checks them."""
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -239,9 +315,63 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} is not TOML: {error}") from error
     for override in overrides:
         _override(tree, override)
+    return tree
+
+
+def make_recipe(tree: dict[str, Any]) -> Recipe:
+    """Return the settings that a tree of values states; what is to be searched is tried out, too."""
     recipe = _read(Recipe, tree, "")
     assert isinstance(recipe, Recipe)
+    for key in recipe.tune.search:
+        _try_out(tree, recipe, key)
     return recipe
+
+
+def _try_out(tree: dict[str, Any], recipe: Recipe, key: str) -> None:
+    """Read the recipe with each choice, or each end, of what is searched."""
+    span = recipe.tune.search[key]
+    ends: tuple[object, ...] = (span.low, span.high)
+    if is_whole(recipe, key):
+        if not float(span.step).is_integer():
+            raise RecipeError(f"tune.search.{key}: step = {span.step}: write a whole number")
+        ends = tuple(int(end) if float(end).is_integer() else end for end in (span.low, span.high))
+    for value in span.choices or ends:
+        try:
+            _read(Recipe, with_settings(tree, {key: value}), "")
+        except RecipeError as error:
+            raise RecipeError(f"tune.search.{key}: {error}") from error
+
+
+def with_settings(tree: dict[str, Any], settings: Mapping[str, object]) -> dict[str, Any]:
+    """Return a copy of a tree of values with some settings, dotted key -> value, put in."""
+    changed = deepcopy(tree)
+    for key, value in settings.items():
+        _put(changed, key, value)
+    return changed
+
+
+def setting(recipe: Recipe, key: str) -> object:
+    """Return a recipe's value of a known dotted key; the weight of a task it does not name is 1."""
+    found: Any = recipe
+    for name in _names(key):
+        found = found.get(name, 1.0) if isinstance(found, dict) else getattr(found, name)
+    return found
+
+
+def is_whole(recipe: Recipe, key: str) -> bool:
+    """Return whether a setting is there and a whole number."""
+    try:
+        return type(setting(recipe, key)) is int
+    except AttributeError:
+        return False
+
+
+def _names(key: str) -> list[str]:
+    """Split a dotted key; tasks and searched settings have dots in their own names."""
+    for table in ("weights.", "tune.search."):
+        if key.startswith(table):
+            return [*table.split(".")[:-1], key.removeprefix(table)]
+    return key.split(".")
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -252,11 +382,18 @@ def _override(tree: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text  # a bare word is a string
-    *parents, last = key.split(".", 1) if key.startswith("weights.") else key.split(".")
+    try:
+        _put(tree, key, value)
+    except RecipeError as error:
+        raise RecipeError(f"--set {override!r}: {error}") from error
+
+
+def _put(tree: dict[str, Any], key: str, value: object) -> None:
+    *parents, last = _names(key)
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
-            raise RecipeError(f"--set {override!r}: {parent} is a value, not a table")
+            raise RecipeError(f"{parent} is a value, not a table")
     tree[last] = value
 
 

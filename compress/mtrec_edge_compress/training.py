@@ -5,6 +5,7 @@ A killed run goes on from its last saved step. Knows nothing of tasks or texts.
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -25,7 +26,7 @@ from mtrec_edge_compress.encoding import model_dtype
 from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Training
-from mtrec_edge_runtime.errors import StageError
+from mtrec_edge_runtime.errors import DivergedError, StageError
 
 Device = Literal["auto", "cpu", "cuda"]
 Validate = Callable[[MultiTaskModel], dict[str, float]]  # returns metrics with the key "score", higher is better
@@ -83,7 +84,8 @@ def fit(
         progress: whether to show it.
 
     Raises:
-        StageError: a loss is no number, or CUDA was asked for in vain.
+        DivergedError: a loss is no number.
+        StageError: CUDA was asked for in vain.
     """
     place = open_device(device)
     dtype = model_dtype(place, settings.precision)
@@ -186,7 +188,7 @@ class _Run:
             total, losses = self.wrapped(batch)
             values = {name: float(loss.detach()) for name, loss in losses.items()}
             if not torch.isfinite(total):
-                raise StageError(
+                raise DivergedError(
                     f"{self.label}: the loss became {float(total.detach())} at epoch {self.progress.epoch + 1}, step "
                     f"{self.progress.step} ({values}); the next step: a lower learning_rate, or precision = 'fp32'"
                 )
@@ -220,7 +222,7 @@ class _Run:
             if self.show:
                 tqdm.write(
                     f"{self.label} {self.progress.epoch + 1}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()),
-                    file=None,
+                    file=sys.stderr,
                 )
         if self.accelerator.num_processes > 1:
             torch.distributed.broadcast(score, 0)

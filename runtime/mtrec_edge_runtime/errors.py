@@ -6,6 +6,7 @@
     |-- DataError                   a dataset or a source file breaks the data contract (names file, column, row)
     |-- RecipeError                 a recipe has an unknown key or an impossible value
     `-- StageError                  a stage of the pipeline could not finish or did not meet its limits
+        `-- DivergedError           a loss in training is no number any more
 
 A message gives what was asked, what was found, and the next step.
 """
@@ -33,3 +34,7 @@ class RecipeError(MtrecError, ValueError):
 
 class StageError(MtrecError):
     """A stage of the pipeline could not finish or did not meet its limits."""
+
+
+class DivergedError(StageError):
+    """A loss in training is no number any more."""
