@@ -31,13 +31,19 @@ class Windows:
     targets: int  # most events of a window
 
     def groups(self, rng: np.random.Generator, users: int) -> list[list[Window]]:
-        """Return every window in shuffled groups of at most `users`, each group of one domain."""
+        """Return every window in shuffled groups of at most `users`, each of one domain that has an event task."""
         groups: list[list[Window]] = []
-        for domain in self.arrays.domains:
+        for domain in self._domains:
             windows = [w for user in range(len(self.arrays.user_ids)) for w in self._of_user(user, domain, rng)]
             order = rng.permutation(len(windows))
             groups += [[windows[i] for i in order[at : at + users]] for at in range(0, len(order), users)]
         return [groups[i] for i in rng.permutation(len(groups))]
+
+    @cached_property
+    def _domains(self) -> list[str]:
+        """The domains whose events carry a label."""
+        labelled = {task.domain for task in self.arrays.tasks if task.source == "events"}
+        return [domain for domain in self.arrays.domains if domain in labelled]
 
     def _of_user(self, user: int, domain: str, rng: np.random.Generator) -> list[Window]:
         """Return the user's windows in the domain; the first is cut short at random, so that cuts move."""
