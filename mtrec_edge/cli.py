@@ -15,6 +15,7 @@ COMMANDS = {
     "quickstart": "mtrec_edge.cli_toolkit",
     "prepare": "mtrec_edge.cli_toolkit",
     "compress": "mtrec_edge.cli_toolkit",
+    "control": "mtrec_edge.cli_toolkit",
     "evaluate": "mtrec_edge.cli_toolkit",
     "score": "mtrec_edge.cli_device",
     "rank": "mtrec_edge.cli_device",
