@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mtrec_edge_runtime.errors import RecipeError
 
+Weighting = Literal["static", "uncertainty", "dwa", "gradnorm", "pcgrad"]  # see weighting.py
+
 
 @dataclass(frozen=True)
 class Model:
@@ -51,7 +53,7 @@ class Training:
     clip: float = 1.0  # greatest gradient norm
     accumulation: int = 1  # steps whose gradients are added before an update
     patience: int = 2  # epochs without a better validation before stopping
-    weighting: Literal["static", "uncertainty"] = "static"
+    weighting: Weighting = "static"  # of the teacher; weighting.py says what each does, pcgrad needs the extra mtl
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
     trackers: tuple[str, ...] = ()  # "tensorboard", "wandb": Accelerate's trackers
     save_minutes: float = 3.0  # at most this much work is lost by a kill

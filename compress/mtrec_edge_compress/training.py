@@ -24,7 +24,8 @@ from mtrec_edge_compress.checkpoint import load_model, save_model
 from mtrec_edge_compress.encoding import model_dtype
 from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.model import MultiTaskModel
-from mtrec_edge_compress.recipe import Training
+from mtrec_edge_compress.recipe import Training, Weighting
+from mtrec_edge_compress.surgery import check_surgery, surgical_backward
 from mtrec_edge_runtime.errors import StageError
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -88,11 +89,23 @@ def fit(
     place = open_device(device)
     dtype = model_dtype(place, settings.precision)
     accelerator = _accelerator(settings, place, dtype, folder)
+    check_weighting(learner.weighting.kind, processes=accelerator.num_processes)
     set_seed(source.seed)
     source = replace(source, rank=accelerator.process_index, world=accelerator.num_processes)
     run = _Run(accelerator, learner, source, settings, folder, dtype, label, progress)
     run.train(validate)
     return run.finish()
+
+
+def check_weighting(kind: Weighting, *, processes: int) -> None:
+    """Raise StageError when the weighting needs one process, or a library that is missing."""
+    if kind in ("gradnorm", "pcgrad") and processes > 1:
+        raise StageError(
+            f"weighting = {kind!r} looks at each task's gradients in one process, and {processes} train; the next "
+            "step: one process, or weighting = 'dwa', 'uncertainty' or 'static'"
+        )
+    if kind == "pcgrad":
+        check_surgery()
 
 
 def _accelerator(settings: Training, device: torch.device, dtype: torch.dtype, folder: Path) -> Accelerator:
@@ -190,8 +203,7 @@ class _Run:
                     f"{self.label}: the loss became {float(total.detach())} at epoch {self.progress.epoch + 1}, step "
                     f"{self.progress.step} ({values}); the next step: a lower learning_rate, or precision = 'fp32'"
                 )
-            # gradients are averaged over processes; the losses already divide by the global count
-            self.accelerator.backward(total * self.accelerator.num_processes)
+            self._backward(total, losses)
         if update:
             self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.settings.clip)
             self._set_rates()
@@ -201,6 +213,17 @@ class _Run:
         if self.settings.trackers:
             self.accelerator.log({f"{self.label}/{k}": v for k, v in values.items()}, step=self.progress.updates)
         return values
+
+    def _backward(self, total: Tensor, losses: dict[str, Tensor]) -> None:
+        weighting = self.learner.weighting
+        if weighting.kind == "pcgrad":
+            weights = {name: weighting.weights[name] / self.settings.accumulation for name in losses}
+            surgical_backward(
+                [weights[name] * loss for name, loss in losses.items() if weights[name] and loss.requires_grad],
+                *self.learner.parameters_shared(),
+            )
+        else:  # gradients are averaged over processes; the losses already divide by the global count
+            self.accelerator.backward(total * self.accelerator.num_processes)
 
     def _set_rates(self) -> None:
         """Warm up linearly, then decay linearly to a twentieth."""
@@ -232,6 +255,7 @@ class _Run:
 
     def _end_epoch(self, metrics: dict[str, float], *, keep_last: bool) -> None:
         self.progress.epoch, self.progress.step = self.progress.epoch + 1, 0
+        self.learner.end_epoch()
         if keep_last or metrics["score"] > self.progress.best:
             self.progress.best, self.progress.stale = metrics["score"], 0
             if self.accelerator.is_main_process:
