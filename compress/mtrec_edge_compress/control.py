@@ -150,6 +150,7 @@ def _alone(job: Job, task: TaskSpec, settings: Settings) -> Mapping[str, Any]:
     recipe = replace(
         job.recipe,
         weights={name: weight for name, weight in job.recipe.weights.items() if name == task.name},
+        teacher=replace(job.recipe.teacher, detached=()),  # alone, a task has the encoder to itself
     )
     arrays = replace(job.arrays, dataset=replace(job.arrays.dataset, tasks=(task,)))
     passes = 1.0

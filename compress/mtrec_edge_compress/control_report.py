@@ -36,8 +36,9 @@ def _line(one: Comparison) -> list[str]:
 def notes(control: Control) -> list[str]:
     """Return what a reader must know, a sentence each: which tasks were harmed and what to do, what has no figure."""
     found = [
-        f"{one.task} is harmed by learning together ({one.change:+.2%}, below {HARM:+.0%}); the next step: another "
-        f"share of the loss, --set weights.{one.task}=2, then run this again"
+        f"{one.task} is harmed by learning together ({one.change:+.2%}, below {HARM:+.0%}); the next step: "
+        f"another share of the loss, --set weights.{one.task}=2, or vectors that others have made, "
+        f"--set 'teacher.detached=[\"{one.task}\"]', then run this again"
         for one in control.harmed
     ]
     undefined = [one.task for one in control.comparisons if one.change is None]

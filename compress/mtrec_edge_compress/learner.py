@@ -5,7 +5,7 @@ optimisers, epochs or files.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,10 +74,21 @@ def _some(task: TaskSpec, count: int) -> None:
 
 
 class Learner(nn.Module):
-    """A model, the weighting of its tasks, and a cache of pooled text states. Learns from labels."""
+    """A model, the weighting of its tasks, and a cache of pooled text states. Learns from labels.
 
-    def __init__(self, model: MultiTaskModel, weighting: TaskWeighting, arrays: Arrays, tokens: Tokens) -> None:
+    A task of `detached` gives no gradient to the text encoder: it learns from item vectors that others have made.
+    """
+
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        weighting: TaskWeighting,
+        arrays: Arrays,
+        tokens: Tokens,
+        detached: Collection[str] = (),
+    ) -> None:
         super().__init__()
+        self.detached = frozenset(detached)
         self.model, self.weighting = model, weighting
         self.tokens = tokens
         self.scales = {task.name: label_scale(arrays, task) for task in model.tasks}
@@ -166,7 +177,7 @@ class Learner(nn.Module):
         found = {}
         for task, head in zip(self.model.text_tasks, self.model.text_heads, strict=True):
             if task.kind is Kind.TOKEN and batch.text_counts.get(task.name):
-                logits = head(words)
+                logits = head(self._seen_by(task, words))
                 found[task.name] = self.word_loss(
                     task, logits, labels[task.name], row, number, batch.text_counts[task.name]
                 )
@@ -184,7 +195,7 @@ class Learner(nn.Module):
         for task, head in zip(self.model.text_tasks, self.model.text_heads, strict=True):
             if task.kind is Kind.MULTICLASS and batch.text_counts.get(task.name):
                 place, label = batch.text_labels[task.name]
-                logits = head(fresh[place] * math.sqrt(self.model.vector_size))
+                logits = head(self._seen_by(task, fresh[place]) * math.sqrt(self.model.vector_size))
                 found[task.name] = self.one_class_loss(task, logits, label, rows[place], batch.text_counts[task.name])
         return found
 
@@ -211,7 +222,14 @@ class Learner(nn.Module):
 
     def pair_scores(self, pairs: PairBatch, vectors: Tensor) -> dict[str, Tensor]:
         """Return the domain's scores (users, targets + negatives)."""
-        return rank_pairs(self.model, pairs, vectors)
+        scores = rank_pairs(self.model, pairs, vectors)
+        if self.detached.isdisjoint(pairs.labels):
+            return scores
+        apart = rank_pairs(self.model, pairs, vectors.detach())
+        return {name: (apart if name.removesuffix(ORDER) in self.detached else scores)[name] for name in scores}
+
+    def _seen_by(self, task: TaskSpec, states: Tensor) -> Tensor:
+        return states.detach() if task.name in self.detached else states
 
     def pair_losses(self, pairs: PairBatch, scores: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the pairwise tasks' losses against their labels."""

@@ -53,6 +53,7 @@ class Training:
     clip: float = 1.0  # greatest gradient norm
     accumulation: int = 1  # steps whose gradients are added before an update
     patience: int = 2  # epochs without a better validation before stopping
+    task_patience: int = 0  # the same for a task by its own headline, which then weighs 0; 0: no task stops alone
     weighting: Weighting = "static"  # of the teacher; weighting.py says what each does, pcgrad needs the extra mtl
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
     trackers: tuple[str, ...] = ()  # "tensorboard", "wandb": Accelerate's trackers
@@ -62,6 +63,7 @@ class Training:
         """Refuse settings that cannot train."""
         for name in ("epochs", "users", "targets", "negatives", "texts", "accumulation", "patience"):
             _within(name, getattr(self, name), 1, 1_000_000)
+        _within("task_patience", self.task_patience, 0, 1_000_000)
         _within("fresh_targets", self.fresh_targets, 0, self.targets)
         for name in ("learning_rate", "head_learning_rate", "clip"):
             _within(name, getattr(self, name), 1e-9, 1e3)
@@ -99,6 +101,7 @@ class Teacher:
     hidden_size: int = 128  # of the random BERT
     vocabulary: int = 4000  # of the random BERT
     alignment: float = 1.0  # weight of drawing items together that the same users liked; 0 leaves it out
+    detached: tuple[str, ...] = ()  # tasks that teach their heads alone, not the text encoder
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:

@@ -99,6 +99,13 @@ def task_weights(recipe: Recipe, arrays: Arrays) -> dict[str, float]:
     return {**known, **recipe.weights}
 
 
+def _check_detached(recipe: Recipe, arrays: Arrays) -> None:
+    known = [task.name for task in arrays.tasks]
+    for name in recipe.teacher.detached:
+        if name not in known:
+            raise RecipeError(f"teacher.detached: the dataset has no task {name!r}; it has {', '.join(known)}")
+
+
 def teacher_batches(recipe: Recipe, arrays: Arrays, tokens: Tokens, collaboration: Collaboration) -> BatchSource:
     """Return what a teacher of the dataset's tasks learns from."""
     return BatchSource(
@@ -125,10 +132,11 @@ def train_teacher(
 ) -> tuple[MultiTaskModel, dict[str, float]]:
     """Fine-tune the tasks of `source` together and return the best model with its validation metrics."""
     arrays, tokens = source.arrays, source.tokens
+    _check_detached(recipe, arrays)
     model = new_teacher(recipe, arrays, encoder)
     settings = recipe.teacher.training
     weights = {**task_weights(recipe, arrays), ALIGNMENT: recipe.teacher.alignment}
-    learner = Learner(model, TaskWeighting(weights, settings.weighting), arrays, tokens)
+    learner = Learner(model, TaskWeighting(weights, settings.weighting), arrays, tokens, recipe.teacher.detached)
     centre_outputs(learner)
     metrics = fit(
         learner, source, settings, folder=folder, validate=validate, device=device, label=label, progress=progress

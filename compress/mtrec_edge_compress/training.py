@@ -8,14 +8,14 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import is_tensorboard_available, is_wandb_available, set_seed
+from accelerate.utils import broadcast_object_list, is_tensorboard_available, is_wandb_available, set_seed
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -25,6 +25,7 @@ from mtrec_edge_compress.encoding import model_dtype
 from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Training, Weighting
+from mtrec_edge_compress.stopping import TaskProgress
 from mtrec_edge_compress.surgery import check_surgery, surgical_backward
 from mtrec_edge_runtime.errors import StageError
 
@@ -43,6 +44,7 @@ class Progress:
     stale: int = 0  # epochs since the best
     seconds: float = 0.0
     finished: bool = False
+    tasks: TaskProgress = field(default_factory=TaskProgress)
 
 
 def open_device(device: Device) -> torch.device:
@@ -154,12 +156,14 @@ class _Run:
         if settings.trackers:
             accelerator.init_trackers("mtrec-edge", config={k: str(v) for k, v in asdict(settings).items()})
         self.progress = self._resume()
+        self.learner.weighting.stopped = tuple(self.progress.tasks.stopped)  # not those of a training before
 
     def _resume(self) -> Progress:
         stored = self.folder / "progress.json"
         if not stored.is_file():
             return Progress()
-        progress = Progress(**json.loads(stored.read_text()))
+        values = json.loads(stored.read_text())
+        progress = Progress(**{**values, "tasks": TaskProgress(**values.get("tasks", {}))})
         if not progress.finished:
             self.accelerator.load_state(str(self.folder / f"state-{progress.epoch}-{progress.step}"))
         return progress
@@ -170,6 +174,8 @@ class _Run:
         while not self.progress.finished and self.progress.epoch < self.settings.epochs:
             self._epoch(began)
             metrics = {"score": 0.0} if validate is None else self._validate(validate)
+            self._stop_tasks(metrics)
+            self._report(metrics)
             self._end_epoch(metrics, keep_last=validate is None)
             self._save(time.monotonic() - began)
 
@@ -217,11 +223,10 @@ class _Run:
     def _backward(self, total: Tensor, losses: dict[str, Tensor]) -> None:
         weighting = self.learner.weighting
         if weighting.kind == "pcgrad":
-            weights = {name: weighting.weights[name] / self.settings.accumulation for name in losses}
-            surgical_backward(
-                [weights[name] * loss for name, loss in losses.items() if weights[name] and loss.requires_grad],
-                *self.learner.parameters_shared(),
-            )
+            weights = {name: weighting.weight(name) / self.settings.accumulation for name in losses}
+            learnt = [weights[name] * loss for name, loss in losses.items() if weights[name] and loss.requires_grad]
+            if learnt:
+                surgical_backward(learnt, *self.learner.parameters_shared())
         else:  # gradients are averaged over processes; the losses already divide by the global count
             self.accelerator.backward(total * self.accelerator.num_processes)
 
@@ -240,18 +245,28 @@ class _Run:
         if self.accelerator.is_main_process:
             metrics = validate(self.learner.model)
             score[0] = metrics["score"]
-            if self.show:
-                tqdm.write(
-                    f"{self.label} {self.progress.epoch + 1}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()),
-                    file=None,
-                )
         if self.accelerator.num_processes > 1:
             torch.distributed.broadcast(score, 0)
+            if self.settings.task_patience:
+                metrics = broadcast_object_list([metrics])[0]
         if self.settings.trackers:
             self.accelerator.log(
                 {f"{self.label}/validation/{k}": v for k, v in metrics.items()}, step=self.progress.updates
             )
         return {**metrics, "score": float(score)}
+
+    def _stop_tasks(self, metrics: dict[str, float]) -> None:
+        """Take the tasks that no longer get better out of the loss."""
+        if self.settings.task_patience:
+            tasks, weighting = self.progress.tasks, self.learner.weighting
+            tasks.note(metrics, weighting.names, self.settings.task_patience)
+            weighting.stopped = tuple(tasks.stopped)
+
+    def _report(self, metrics: dict[str, float]) -> None:
+        if self.show and len(metrics) > 1:
+            stopped = ", ".join(self.progress.tasks.stopped)
+            line = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()) + (f"; stopped: {stopped}" if stopped else "")
+            tqdm.write(f"{self.label} {self.progress.epoch + 1}: {line}", file=None)
 
     def _end_epoch(self, metrics: dict[str, float], *, keep_last: bool) -> None:
         self.progress.epoch, self.progress.step = self.progress.epoch + 1, 0
@@ -263,7 +278,7 @@ class _Run:
                 (self.folder / "validation.json").write_text(json.dumps(metrics))
         else:
             self.progress.stale += 1
-        exhausted = self.progress.stale >= self.settings.patience
+        exhausted = self.progress.stale >= self.settings.patience or self.progress.tasks.all_stopped
         self.progress.finished = exhausted or self.progress.epoch >= self.settings.epochs
 
     def _save(self, seconds: float) -> None:

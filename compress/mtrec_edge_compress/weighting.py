@@ -32,6 +32,7 @@ class TaskWeighting(nn.Module):
         self.weights = dict(weights)
         self.names = tuple(weights)
         self.kind = kind
+        self.stopped: tuple[str, ...] = ()  # tasks that are to learn no more
         self.log_variance = nn.Parameter(torch.zeros(len(weights))) if kind == "uncertainty" else None
         self.averages = LossAverages(len(weights)) if kind == "dwa" else None
         self.norms = GradientNorms(len(weights)) if kind == "gradnorm" else None
@@ -39,10 +40,14 @@ class TaskWeighting(nn.Module):
     def forward(self, losses: dict[str, Tensor], states: Sequence[Tensor] = ()) -> Tensor:
         """Return the total of the losses that exist; `states` is where `gradnorm` measures their gradients."""
         if self.training and self.averages is not None:
-            self.averages.note({self.names.index(name): loss.detach() for name, loss in losses.items()})
+            self.averages.note({self.names.index(n): loss.detach() for n, loss in losses.items() if self.weight(n)})
         if self.training and self.norms is not None:
-            self.norms.balance({self.names.index(n): loss for n, loss in losses.items() if self.weights[n]}, states)
+            self.norms.balance({self.names.index(n): loss for n, loss in losses.items() if self.weight(n)}, states)
         return torch.stack([self._weighted(name, loss) for name, loss in losses.items()]).sum()
+
+    def weight(self, name: str) -> float:
+        """Return a task's lambda, 0 once it has stopped."""
+        return 0.0 if name in self.stopped else self.weights[name]
 
     def end_epoch(self) -> None:
         """Let the epoch's losses count in the next."""
@@ -53,11 +58,11 @@ class TaskWeighting(nn.Module):
         number = self.names.index(name)
         if self.log_variance is not None:
             s = self.log_variance[number]
-            return self.weights[name] * 0.5 * (torch.exp(-s) * loss + s / processes())
+            return self.weight(name) * 0.5 * (torch.exp(-s) * loss + s / processes())
         for found in (self.averages, self.norms):
             if found is not None:
                 loss = found.share[number] * loss
-        return self.weights[name] * loss
+        return self.weight(name) * loss
 
 
 class LossAverages(nn.Module):
