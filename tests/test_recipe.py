@@ -67,6 +67,7 @@ def test_a_wrong_type_is_told(tmp_path: Path, text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("[teacher.training]\ndomain_temperature = 0\n", r"domain_temperature = 0\.0: write a number from 0\.1"),
         ("[teacher.training]\ntask_patience = -1\n", r"task_patience = -1: write a number from 0"),
         ("[prune]\nheads = 1.0\n", r"prune\.heads = 1\.0: write a number from 0\.0 to 0\.9"),
         ("[model]\nmax_tokens = 2\n", r"model\.max_tokens = 2: write a number from 8"),

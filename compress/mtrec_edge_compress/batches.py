@@ -164,7 +164,8 @@ class BatchSource:
     def _plan(self, epoch: int) -> list[tuple[list[Window], IntArray]]:
         """Return each batch's windows and labelled texts, over every process; texts that run out are drawn anew."""
         rng = np.random.default_rng((self.seed, epoch))
-        groups = self._windows.groups(rng, self.settings.users) if self.with_pairs else []
+        temperature = self.settings.domain_temperature
+        groups = self._windows.groups(rng, self.settings.users, temperature=temperature) if self.with_pairs else []
         size, pool = self.settings.texts, self._pool
         draws = len(groups) * size if groups else math.ceil(self.text_passes * len(pool))
         rounds = -(-draws // len(pool)) if len(pool) else 0

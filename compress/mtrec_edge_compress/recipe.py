@@ -39,6 +39,9 @@ class Training:
 
     epochs: int = 3
     users: int = 64  # windows (a user's history and targets) a step
+    domain_temperature: float = (
+        1.0  # a domain's share of the steps goes with windows^(1 / this); above 1 helps small ones
+    )
     targets: int = 8  # events of a window that are scored
     negatives: int = 128  # sampled unobserved items a step, shared by its users
     fresh_targets: int = 1  # targets of a window encoded with gradients, and that share of the negatives; else cached
@@ -63,6 +66,7 @@ class Training:
         """Refuse settings that cannot train."""
         for name in ("epochs", "users", "targets", "negatives", "texts", "accumulation", "patience"):
             _within(name, getattr(self, name), 1, 1_000_000)
+        _within("domain_temperature", self.domain_temperature, 0.1, 1000.0)
         _within("task_patience", self.task_patience, 0, 1_000_000)
         _within("fresh_targets", self.fresh_targets, 0, self.targets)
         for name in ("learning_rate", "head_learning_rate", "clip"):
