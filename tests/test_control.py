@@ -11,15 +11,16 @@ import pytest
 from click.testing import CliRunner
 from test_pipeline import RECIPE
 from tiny_models import TASKS, dataset
-from tiny_training import SETTINGS, source_for, tiny_arrays, tiny_learner, world_arrays
+from tiny_training import SETTINGS, source_for, tiny_arrays, tiny_learner, tiny_teacher, world_arrays
 
 from mtrec_edge.cli import main
+from mtrec_edge_compress.checkpoint import save_model
 from mtrec_edge_compress.control import Control, compare, run_control
 from mtrec_edge_compress.control_report import format_control
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.recipe import read_recipe
 from mtrec_edge_compress.windows import Windows
-from mtrec_edge_runtime.errors import InputError
+from mtrec_edge_runtime.errors import InputError, RecipeError, StageError
 from mtrec_edge_runtime.results import read_result
 
 RATING, LIKE, GENRE = TASKS[:3]
@@ -158,3 +159,19 @@ def test_tasks_that_cannot_be_compared_are_told(place: Path, task: str, message:
     recipe = read_recipe(place / "tiny.toml", ["weights.movies.like=0"])
     with pytest.raises(InputError, match=message):
         run_control(recipe, tiny_arrays(), out=place / "told", tasks=[task])
+
+
+def test_a_teacher_of_other_tasks_is_told(place: Path, tmp_path: Path) -> None:
+    save_model(tiny_teacher(only(tiny_arrays(), "movies.rating")), tmp_path / "teacher")
+    recipe = read_recipe(place / "tiny.toml")
+    with pytest.raises(StageError, match=r"has not learnt movies\.like, movies\.genre, products\.tags as the dataset"):
+        run_control(
+            recipe, tiny_arrays(), out=place / "other", teacher=tmp_path / "teacher", device="cpu", progress=False
+        )
+
+
+def test_an_unknown_detached_task_is_told_before_anything_is_trained(place: Path) -> None:
+    recipe = read_recipe(place / "tiny.toml", ['teacher.detached=["movies.share"]'])
+    with pytest.raises(RecipeError, match=r"teacher\.detached: .* 'movies\.share'; it has movies\.rating"):
+        run_control(recipe, tiny_arrays(), out=place / "told")
+    assert not (place / "told").exists()

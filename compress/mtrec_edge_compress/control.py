@@ -28,7 +28,7 @@ from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.scorer import torch_ranker
 from mtrec_edge_compress.stages import Made, collaborate
 from mtrec_edge_compress.systems_table import ERRORS, PER_USER, against
-from mtrec_edge_compress.teacher import task_weights, teacher_batches, train_teacher
+from mtrec_edge_compress.teacher import check_detached, task_weights, teacher_batches, train_teacher
 from mtrec_edge_compress.training import Device
 from mtrec_edge_runtime.errors import InputError, StageError
 
@@ -98,6 +98,7 @@ def run_control(
     Raises:
         MtrecError: whatever stands in the way, with the next step.
     """
+    check_detached(recipe, arrays)
     chosen = _chosen(recipe, arrays, tasks)
     job, settings = open_job(
         recipe, arrays, encoder=encoder, teacher=teacher, work=out / "work", out=out, device=device, progress=progress

@@ -99,7 +99,8 @@ def task_weights(recipe: Recipe, arrays: Arrays) -> dict[str, float]:
     return {**known, **recipe.weights}
 
 
-def _check_detached(recipe: Recipe, arrays: Arrays) -> None:
+def check_detached(recipe: Recipe, arrays: Arrays) -> None:
+    """Raise RecipeError when the recipe detaches a task that the dataset does not have."""
     known = [task.name for task in arrays.tasks]
     for name in recipe.teacher.detached:
         if name not in known:
@@ -132,7 +133,7 @@ def train_teacher(
 ) -> tuple[MultiTaskModel, dict[str, float]]:
     """Fine-tune the tasks of `source` together and return the best model with its validation metrics."""
     arrays, tokens = source.arrays, source.tokens
-    _check_detached(recipe, arrays)
+    check_detached(recipe, arrays)
     model = new_teacher(recipe, arrays, encoder)
     settings = recipe.teacher.training
     weights = {**task_weights(recipe, arrays), ALIGNMENT: recipe.teacher.alignment}
