@@ -16,6 +16,7 @@ COMMANDS = {
     "prepare": "mtrec_edge.cli_toolkit",
     "compress": "mtrec_edge.cli_toolkit",
     "tune": "mtrec_edge.cli_toolkit",
+    "control": "mtrec_edge.cli_toolkit",
     "evaluate": "mtrec_edge.cli_toolkit",
     "score": "mtrec_edge.cli_device",
     "rank": "mtrec_edge.cli_device",

@@ -1,4 +1,4 @@
-"""Commands that need the toolkit (torch): quickstart, prepare, compress, tune, evaluate.
+"""Commands that need the toolkit (torch): quickstart, prepare, compress, tune, control, evaluate.
 
 Each imports the toolkit in its body; without the extra `compress` the door says how to install it.
 """
@@ -232,6 +232,74 @@ def tune(
         print_table(*found.table())
     if not quiet:
         click.echo(f"the best recipe: mtrec-edge compress {found.best_recipe} --data {data} --out BUNDLE", err=True)
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Dataset folder written by `prepare`.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the trainings and control.json.")
+@click.option("--encoder", help="BERT-family encoder of the teacher: a folder or a hub id; default: the recipe's.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--teacher", type=click.Path(path_type=Path), help="Trained multi-task checkpoint: skips training one.")
+@click.option("--tasks", metavar="A,B", default="", help="Compare these tasks only; default: all.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a value of the recipe, e.g. --set teacher.training.epochs=1; may repeat.",
+)
+@json_option
+@quiet_option
+def control(
+    recipe: Path,
+    data: Path,
+    out: Path,
+    encoder: str | None,
+    device: Literal["auto", "cpu", "cuda"],
+    teacher: Path | None,
+    tasks: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compare the multi-task teacher of RECIPE with one teacher a task.
+
+    Trains the same model with the same settings on each task alone, judges all on the test fold and prints whether
+    learning together helped. Run again after a kill, it goes on where it was.
+
+    \b
+    Example:
+      mtrec-edge control recipes/quickstart.toml --data work/quickstart/data --out work/quickstart/control
+    """
+    from accelerate import PartialState
+
+    from mtrec_edge_compress.control import run_control
+    from mtrec_edge_compress.control_report import control_result, format_control, write_control
+    from mtrec_edge_compress.data.arrays import build_arrays
+    from mtrec_edge_compress.data.schema import Dataset
+    from mtrec_edge_compress.recipe import read_recipe
+
+    settings = read_recipe(recipe, overrides)
+    arrays = build_arrays(Dataset.read(data))
+    found = run_control(
+        settings,
+        arrays,
+        out=out,
+        encoder=encoder,
+        teacher=teacher,
+        tasks=[name.strip() for name in tasks.split(",") if name.strip()],
+        device=device,
+        progress=not quiet,
+    )
+    if not PartialState().is_main_process:  # of several, one speaks
+        return
+    result = control_result(found, settings, arrays, command=["mtrec-edge", *sys.argv[1:]])
+    write_control(out / "control.json", found, result)
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(format_control(found))
 
 
 @click.command()

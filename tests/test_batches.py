@@ -1,5 +1,6 @@
 """Batches: the same from the same seed, shared out among processes without loss, and free of what is held out."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass, replace
 from functools import cache
@@ -26,7 +27,7 @@ from mtrec_edge_compress.data.arrays import Arrays, IntArray, build_arrays
 from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.recipe import Training
 from mtrec_edge_compress.tokens import Tokens
-from mtrec_edge_compress.windows import Windows
+from mtrec_edge_compress.windows import Windows, tempered
 from mtrec_edge_runtime.tasks import Kind
 
 
@@ -317,3 +318,36 @@ def test_a_batch_moves_to_a_device_whole() -> None:
     assert moved.company[0].target.is_meta
     assert moved.pairs.priors.is_meta and moved.buckets[0].input_ids.is_meta
     assert all(part.is_meta for pair in moved.text_labels.values() for part in pair)
+
+
+def test_tempered_counts_by_hand() -> None:
+    """Square roots of 1, 4, 16 are 1, 2, 4: 21 groups are shared 3, 6, 12; at a great temperature evenly."""
+    assert tempered([1, 4, 16], 1.0) == [1, 4, 16]
+    assert tempered([1, 4, 16], 2.0) == [3, 6, 12]
+    assert tempered([1, 4, 16], 1000.0) == [7, 7, 7]
+    assert tempered([0, 1, 4, 16], 0.5) == [0, 0, 1, 20]  # 1 : 16 : 256
+    assert tempered([0, 0], 2.0) == [0, 0]
+
+
+def domains_of(source: BatchSource, epoch: int) -> Counter[str]:
+    return Counter(batch.pairs.domain for batch in source.epoch(epoch) if batch.pairs is not None)
+
+
+def test_a_temperature_moves_steps_between_domains_and_keeps_their_number() -> None:
+    plain, even = world_source(), world_source(replace(SETTINGS, domain_temperature=1000.0))
+    steps, moved = domains_of(plain, 0), domains_of(even, 0)
+    assert moved.total() == steps.total() == even.steps(0)
+    assert max(moved.values()) - min(moved.values()) <= 1 < max(steps.values()) - min(steps.values())
+    assert contents(even.epoch(0)) == contents(even.epoch(0))
+
+
+def test_at_temperature_1_no_draw_is_made_that_was_not_made_before() -> None:
+    """The generator is left where one shuffle a domain and one of the groups leave it."""
+    windows, rng, expected = Windows(world_arrays(), 4), np.random.default_rng(3), np.random.default_rng(3)
+    found = windows.groups(rng, 4)
+    drawn = [group for domain in windows.arrays.domains for group in windows._of_domain(domain, expected, 4)]
+    order = expected.permutation(len(drawn))
+    assert [[(w.user, w.rows.tolist()) for w in group] for group in found] == [
+        [(w.user, w.rows.tolist()) for w in drawn[number]] for number in order
+    ]
+    assert rng.bit_generator.state == expected.bit_generator.state

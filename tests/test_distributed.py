@@ -51,8 +51,8 @@ def way(weights: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> flo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("weighting", ["static", "uncertainty"])
-def test_two_processes_train_the_heads_as_one_does(tmp_path: Path, weighting: str) -> None:
+@pytest.mark.parametrize(("weighting", "epochs"), [("static", 1), ("uncertainty", 1), ("dwa", 3)])
+def test_two_processes_train_the_heads_as_one_does(tmp_path: Path, weighting: str, epochs: int) -> None:
     settings = {
         "optimizer": "sgd",
         "learning_rate": 1e-9,
@@ -60,10 +60,20 @@ def test_two_processes_train_the_heads_as_one_does(tmp_path: Path, weighting: st
         "weighting": weighting,
         "clip": 1e3,
     }
-    one, two = (launch(tmp_path / str(n), n, epochs=1, **settings) for n in (1, 2))
+    one, two = (launch(tmp_path / str(n), n, epochs=epochs, **settings) for n in (1, 2))
     start = tiny_teacher(world_arrays()).state_dict()
     assert way(one, start) > 0.1
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < EXACT
+
+
+@pytest.mark.slow
+def test_a_task_stops_in_every_process(tmp_path: Path) -> None:
+    """After the second of three epochs, so in the third it weighs nothing."""
+    settings = {"optimizer": "sgd", "learning_rate": 1e-9, "head_learning_rate": 0.01, "clip": 1e3, "epochs": 3}
+    one, two = (launch(tmp_path / str(n), n, task_patience=1, **settings) for n in (1, 2))
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < EXACT
+    without = launch(tmp_path / "without", 1, **settings)
+    assert way(one, without) > 1e-3
 
 
 @pytest.mark.slow

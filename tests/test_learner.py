@@ -119,6 +119,28 @@ def test_a_process_without_a_share_still_reaches_its_parameters() -> None:
         assert float(total.detach()) == 0
 
 
+def test_a_detached_task_teaches_its_heads_and_not_the_text_encoder() -> None:
+    arrays = tiny_arrays()
+    plain = ready(tiny_learner(arrays))
+    names = [task.name for task in arrays.tasks]
+    text = [p for name, p in plain.model.text.named_parameters() if "pooler" not in name]
+    seen = set()
+    for batch in source_for(plain, arrays).epoch(0):
+        before, total = plain(batch)[1], values(plain, batch)
+        for name in before:
+            plain.detached = frozenset({name})
+            found = plain(batch)[1]
+            assert {key: float(loss.detach()) for key, loss in found.items()} == pytest.approx(total)
+            for other, loss in found.items():
+                reached = torch.autograd.grad(loss, text, retain_graph=True, allow_unused=True)
+                assert any(g is not None and g.any() for g in reached) == (other != name), (name, other)
+            heads = [*plain.model.heads.parameters(), *plain.model.text_heads.parameters()]
+            assert any(g is not None for g in torch.autograd.grad(found[name], heads, allow_unused=True))
+            seen.add(name)
+        plain.detached = frozenset()
+    assert seen == set(names)
+
+
 def test_label_scale_by_hand() -> None:
     arrays = tiny_arrays()
     train = arrays.event_value[(arrays.event_fold == 0) & ~np.isnan(arrays.event_value)]

@@ -11,7 +11,7 @@ from mtrec_edge_compress.job import COLLABORATION, Job
 from mtrec_edge_compress.recipe import Model, Recipe, Teacher, Training
 from mtrec_edge_compress.scorer import torch_ranker
 from mtrec_edge_compress.stages import collaborate
-from mtrec_edge_compress.teacher import small_random_bert, train_teacher
+from mtrec_edge_compress.teacher import small_random_bert, teacher_batches, train_teacher
 
 pytestmark = pytest.mark.slow
 
@@ -38,9 +38,7 @@ def reached(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Evalu
     collaborate(job, place)
     model, _ = train_teacher(
         RECIPE,
-        arrays,
-        job.teacher_tokens,
-        job.collaboration,
+        teacher_batches(RECIPE, arrays, job.teacher_tokens, job.collaboration),
         job.encoder,
         folder=folder / "training",
         validate=job.validator(job.teacher_tokens, "auto"),

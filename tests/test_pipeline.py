@@ -213,6 +213,10 @@ def test_a_trained_teacher_can_be_given(place: Place) -> None:
 def test_a_weight_of_a_task_that_is_not_there_is_told(place: Place) -> None:
     with pytest.raises(RecipeError, match=r"weights\.movies\.share: the dataset has no such task; it has movies\.rat"):
         place.run("weights.movies.share=2")
+    with pytest.raises(
+        RecipeError, match=r"teacher\.detached: the dataset has no task 'movies\.share'; it has movies\.r"
+    ):
+        place.run('teacher.detached=["movies.share"]')
 
 
 def test_an_encoder_that_cannot_be_loaded_is_told(place: Place) -> None:

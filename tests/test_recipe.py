@@ -54,6 +54,7 @@ def test_an_unknown_key_names_the_known_ones(tmp_path: Path) -> None:
         ("[quantize]\nreduce_range = 1\n", r"quantize\.reduce_range = 1: expected bool, got int"),
         ("student = 3\n", r"student must be a table, got 3"),
         ('[weights]\n"a.b" = "much"\n', r"weights\.a\.b = 'much': expected float, got str"),
+        ('[teacher]\ndetached = "a.b"\n', r"teacher\.detached = 'a\.b': expected tuple, got str"),
         ('[teacher.training]\noptimizer = "adam"\n', r"optimizer = 'adam': choose one of 'adamw', 'sgd'"),
         ('[teacher.training]\ntrackers = "wandb"\n', r"trackers = 'wandb': expected tuple, got str"),
     ],
@@ -66,6 +67,8 @@ def test_a_wrong_type_is_told(tmp_path: Path, text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("[teacher.training]\ndomain_temperature = 0\n", r"domain_temperature = 0\.0: write a number from 0\.1"),
+        ("[teacher.training]\ntask_patience = -1\n", r"task_patience = -1: write a number from 0"),
         ("[prune]\nheads = 1.0\n", r"prune\.heads = 1\.0: write a number from 0\.0 to 0\.9"),
         ("[model]\nmax_tokens = 2\n", r"model\.max_tokens = 2: write a number from 8"),
         ("[teacher.training]\nepochs = 0\n", r"epochs = 0: write a number from 1"),

@@ -20,7 +20,7 @@ from mtrec_edge_compress.data.arrays import Arrays, build_arrays
 from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Training
-from mtrec_edge_compress.training import fit, open_device
+from mtrec_edge_compress.training import check_weighting, fit, open_device
 from mtrec_edge_runtime.errors import StageError
 
 TRAIN_TINY = Path(__file__).with_name("train_tiny.py")
@@ -98,8 +98,10 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize("weighting", ["static", "uncertainty"])
+@pytest.mark.parametrize("weighting", ["static", "uncertainty", "dwa", "gradnorm", "pcgrad"])
 def test_every_optimizer_and_weighting_trains(tmp_path: Path, optimizer: Any, weighting: Any) -> None:
+    if weighting == "pcgrad":
+        pytest.importorskip("torchjd")
     learner = tiny_learner(tiny_arrays(), weighting=weighting)
     before = {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
     rate = 0.05 if optimizer == "sgd" else 1e-3
@@ -110,7 +112,28 @@ def test_every_optimizer_and_weighting_trains(tmp_path: Path, optimizer: Any, we
     moved = {name for name in weights if not torch.equal(weights[name], before[name])}
     assert {"text.projection.weight", "heads.inner.weight", "text.backbone.embeddings.word_embeddings.weight"} <= moved
     if learner.weighting.log_variance is not None:
-        assert learner.weighting.log_variance.abs().min() > 0
+        assert learner.weighting.log_variance[: len(tiny_arrays().tasks)].abs().min() > 0  # no batch has alignment
+    if learner.weighting.norms is not None:
+        share = dict(zip(learner.weighting.names, learner.weighting.norms.share.tolist(), strict=True))
+        assert all(share[task.name] != 1 for task in tiny_arrays().tasks)
+
+
+@pytest.mark.parametrize("kind", ["gradnorm", "pcgrad"])
+def test_a_weighting_that_looks_at_gradients_refuses_several_processes(kind: Any) -> None:
+    with pytest.raises(StageError, match=rf"weighting = '{kind}' .* in one process, and 2 train; the next step"):
+        check_weighting(kind, processes=2)
+
+
+def test_one_task_alone_learns_by_surgery_as_without(tmp_path: Path) -> None:
+    pytest.importorskip("torchjd")
+    data = tiny_arrays().dataset
+    arrays = build_arrays(replace(data, tasks=(tiny_arrays().task("movies.genre"),)))
+    settings = replace(SETTINGS, accumulation=2)
+    plain, surgery = (
+        train(tmp_path / kind, settings, arrays=arrays, learner=tiny_learner(arrays, weighting=kind))
+        for kind in ("static", "pcgrad")
+    )
+    assert apart(plain, surgery) < 1e-5
 
 
 def test_bf16_trains_weights_that_stay_fp32_and_another_precision_may_follow(tmp_path: Path) -> None:
@@ -239,12 +262,16 @@ def test_a_run_killed_in_the_middle_of_an_epoch_goes_on_there(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_run_killed_between_two_epochs_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("weighting", "epochs"), [("static", 2), ("dwa", 3)])
+def test_a_run_killed_between_two_epochs_ends_as_if_it_had_not_been(
+    tmp_path: Path, weighting: str, epochs: int
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert process(whole, dropout=0.1) == 0
-    assert process(killed, dropout=0.1, kill_in_validation=2) == -signal.SIGKILL  # the second epoch's work is lost
-    assert process(killed, dropout=0.1) == 0
-    again = len(steps(killed)) - len(steps(whole))  # the steps of the second epoch were taken twice
+    options = {"dropout": 0.1, "weighting": weighting, "epochs": epochs}
+    assert process(whole, **options) == 0
+    assert process(killed, **options, kill_in_validation=epochs) == -signal.SIGKILL  # the last epoch's work is lost
+    assert process(killed, **options) == 0
+    again = len(steps(killed)) - len(steps(whole))  # the steps of the last epoch were taken twice
     assert again > 0 and steps(killed)[-again:] == steps(whole)[-again:]
     found, expected = (load_file(folder / "best/model.safetensors") for folder in (killed, whole))
     assert apart(found, expected) < 1e-6
@@ -256,4 +283,4 @@ def test_the_worlds_every_task_trains(tmp_path: Path) -> None:
     settings = replace(SETTINGS, epochs=1, users=16)
     fit(learner, source_for(learner, arrays, settings), settings, folder=tmp_path, device="cpu")
     assert learner.weighting.log_variance is not None
-    assert (learner.weighting.log_variance != 0).all()
+    assert (learner.weighting.log_variance[: len(arrays.tasks)] != 0).all()  # no batch has alignment

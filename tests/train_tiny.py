@@ -57,7 +57,8 @@ def main(folder: Path, options: dict[str, Any]) -> None:
         validations += 1
         if validations == kill_in:
             os.kill(os.getpid(), signal.SIGKILL)
-        return {"score": float(len(learner.log.read_text()))}  # the longer the better
+        # the longer the better, but one task never gets better
+        return {"score": float(len(learner.log.read_text())), "video.rating rmse": 1.0}
 
     assert int(os.environ.get("WORLD_SIZE", "1")) == options.pop("processes", 1)
     settings = replace(SETTINGS, users=16, **options)

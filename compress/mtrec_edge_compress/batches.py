@@ -4,6 +4,7 @@ Every process plans the same global batch from the seed and keeps its own rows, 
 would. Labels that are missing stay missing (nan or -1). Knows nothing of models or losses.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -120,6 +121,7 @@ class BatchSource:
     with_pairs: bool = True
     every_text: bool = False  # also encode unlabelled items: what vector matching wants
     with_company: bool = False  # compare items by their users
+    text_passes: float = 1.0  # over the labelled texts in an epoch; windows, where there are any, decide it instead
     rank: int = 0
     world: int = 1
 
@@ -149,6 +151,10 @@ class BatchSource:
         """Return how many batches the epoch has."""
         return len(self._plan(epoch))
 
+    def passes(self, epoch: int) -> float:
+        """Return how often the epoch draws each labelled text, 0 where there is none."""
+        return self.steps(epoch) * self.settings.texts / len(self._pool) if len(self._pool) else 0.0
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield this process's part of the epoch's batches, from batch `start` on."""
         for number, (windows, texts) in enumerate(self._plan(epoch)):
@@ -158,13 +164,14 @@ class BatchSource:
     def _plan(self, epoch: int) -> list[tuple[list[Window], IntArray]]:
         """Return each batch's windows and labelled texts, over every process; texts that run out are drawn anew."""
         rng = np.random.default_rng((self.seed, epoch))
-        groups = self._windows.groups(rng, self.settings.users) if self.with_pairs else []
+        temperature = self.settings.domain_temperature
+        groups = self._windows.groups(rng, self.settings.users, temperature=temperature) if self.with_pairs else []
         size, pool = self.settings.texts, self._pool
+        draws = len(groups) * size if groups else math.ceil(self.text_passes * len(pool))
+        rounds = -(-draws // len(pool)) if len(pool) else 0
+        order = np.concatenate([pool[:0], *(rng.permutation(pool) for _ in range(rounds))])[:draws]
         if not groups:
-            order = rng.permutation(pool)
             return [([], order[at : at + size]) for at in range(0, len(order), size)]
-        rounds = -(-len(groups) * size // len(pool)) if len(pool) else 0
-        order = np.concatenate([pool[:0], *(rng.permutation(pool) for _ in range(rounds))])
         return [(group, order[number * size : (number + 1) * size]) for number, group in enumerate(groups)]
 
     def _build(self, windows: list[Window], texts: IntArray, rng: np.random.Generator) -> Batch:

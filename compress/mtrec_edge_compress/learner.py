@@ -5,7 +5,7 @@ optimisers, epochs or files.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,14 +74,26 @@ def _some(task: TaskSpec, count: int) -> None:
 
 
 class Learner(nn.Module):
-    """A model, the weighting of its tasks, and a cache of pooled text states. Learns from labels."""
+    """A model, the weighting of its tasks, and a cache of pooled text states. Learns from labels.
 
-    def __init__(self, model: MultiTaskModel, weighting: TaskWeighting, arrays: Arrays, tokens: Tokens) -> None:
+    A task of `detached` gives no gradient to the text encoder: it learns from item vectors that others have made.
+    """
+
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        weighting: TaskWeighting,
+        arrays: Arrays,
+        tokens: Tokens,
+        detached: Collection[str] = (),
+    ) -> None:
         super().__init__()
+        self.detached = frozenset(detached)
         self.model, self.weighting = model, weighting
         self.tokens = tokens
         self.scales = {task.name: label_scale(arrays, task) for task in model.tasks}
         self.cache: Tensor | None = None  # (rows, hidden), refreshed by begin_epoch
+        self._states: list[Tensor] = []  # where a weighting measures the step's gradients
 
     def begin_epoch(self, device: torch.device, dtype: torch.dtype) -> None:
         """Refresh the cache: one pass over every text without gradients."""
@@ -89,6 +101,7 @@ class Learner(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the weighted total and each task's loss."""
+        self._states = []
         found, fresh = self.text_losses(batch)
         if batch.pairs is not None:
             vectors = self.insert_fresh(self.cached_vectors(batch.pairs.rows), batch.pairs.rows, batch, fresh)
@@ -96,7 +109,31 @@ class Learner(nn.Module):
             found.update(self.pair_losses(batch.pairs, scores))
         if batch.company:
             found[ALIGNMENT] = self.alignment_loss(batch.company, fresh)
-        return self.weighting(found), found
+        return self.weighting(found, self._states), found
+
+    def end_epoch(self) -> None:
+        """Let the weighting learn from the epoch."""
+        self.weighting.end_epoch()
+
+    def parameters_shared(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Return the parameters that several tasks learn, and those of the tasks' own heads."""
+        shared: list[nn.Parameter] = []
+        own: list[nn.Parameter] = []
+        for name, parameter in self.model.named_parameters():
+            (own if name.startswith(("heads.", "text_heads.")) else shared).append(parameter)
+        return shared, own
+
+    @property
+    def _watches(self) -> bool:
+        return self.training and self.weighting.kind == "gradnorm"
+
+    def _watched(self, pooled: Tensor) -> Tensor:
+        """Return zeros (texts, hidden) to add to hidden states: their gradient is that of each text's states together.
+
+        Every task passes there, a token task too, whether a text was encoded in the step or read from the cache.
+        """
+        self._states.append(torch.zeros_like(pooled, requires_grad=True))
+        return self._states[-1]
 
     def alignment_loss(self, company: tuple[CompanyBatch, ...], fresh: Tensor) -> Tensor:
         """Return how far the vectors are from lying near those of items with the same users; `fresh` (texts, D)."""
@@ -115,6 +152,9 @@ class Learner(nn.Module):
         vectors, token_losses = [], dict[str, list[Tensor]]()
         for bucket in batch.buckets:
             states, pooled = self.model.text(bucket.input_ids, bucket.attention_mask)
+            if self._watches:
+                shift = self._watched(pooled)
+                states, pooled = states + shift.unsqueeze(1), pooled + shift
             with torch.autocast(pooled.device.type, enabled=False):
                 vectors.append(self.model.text.vector(pooled.float()))
                 words = states.float()[bucket.word_text, bucket.word_position]
@@ -137,7 +177,7 @@ class Learner(nn.Module):
         found = {}
         for task, head in zip(self.model.text_tasks, self.model.text_heads, strict=True):
             if task.kind is Kind.TOKEN and batch.text_counts.get(task.name):
-                logits = head(words)
+                logits = head(self._seen_by(task, words))
                 found[task.name] = self.word_loss(
                     task, logits, labels[task.name], row, number, batch.text_counts[task.name]
                 )
@@ -155,7 +195,7 @@ class Learner(nn.Module):
         for task, head in zip(self.model.text_tasks, self.model.text_heads, strict=True):
             if task.kind is Kind.MULTICLASS and batch.text_counts.get(task.name):
                 place, label = batch.text_labels[task.name]
-                logits = head(fresh[place] * math.sqrt(self.model.vector_size))
+                logits = head(self._seen_by(task, fresh[place]) * math.sqrt(self.model.vector_size))
                 found[task.name] = self.one_class_loss(task, logits, label, rows[place], batch.text_counts[task.name])
         return found
 
@@ -169,7 +209,8 @@ class Learner(nn.Module):
         """Return item vectors (rows, D) from the cache; the projection is differentiated, the backbone is not."""
         assert self.cache is not None
         with torch.autocast(rows.device.type, enabled=False):
-            return self.model.text.vector(self.cache[rows])
+            pooled = self.cache[rows]
+            return self.model.text.vector(pooled + self._watched(pooled) if self._watches else pooled)
 
     def insert_fresh(self, vectors: Tensor, rows: Tensor, batch: Batch, fresh: Tensor) -> Tensor:
         """Return `vectors` with the rows that were encoded in this step put in their place."""
@@ -181,7 +222,14 @@ class Learner(nn.Module):
 
     def pair_scores(self, pairs: PairBatch, vectors: Tensor) -> dict[str, Tensor]:
         """Return the domain's scores (users, targets + negatives)."""
-        return rank_pairs(self.model, pairs, vectors)
+        scores = rank_pairs(self.model, pairs, vectors)
+        if self.detached.isdisjoint(pairs.labels):
+            return scores
+        apart = rank_pairs(self.model, pairs, vectors.detach())
+        return {name: (apart if name.removesuffix(ORDER) in self.detached else scores)[name] for name in scores}
+
+    def _seen_by(self, task: TaskSpec, states: Tensor) -> Tensor:
+        return states.detach() if task.name in self.detached else states
 
     def pair_losses(self, pairs: PairBatch, scores: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the pairwise tasks' losses against their labels."""

@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -130,25 +130,17 @@ def run_stages(
     refuse_foreign(out)
     if not any(task.source == "events" for task in arrays.tasks):
         raise StageError("the dataset has no regression or binary task, so there is nothing to rank; add one")
-    alone = PartialState(cpu=open_device(device).type == "cpu", timeout=PATIENCE).is_main_process
     work = work or out.with_name(out.name + ".work")
-    named = encoder or recipe.teacher.encoder
-    if not named and alone:
-        small_random_bert(recipe, arrays, work / "encoder")
-    PartialState().wait_for_everyone()
-    source = named or str(work / "encoder")
-    job = Job(recipe, arrays, source, teacher, work, out, device, progress)
-    settings: dict[str, Any] = {
-        "data": arrays.dataset.content_hash(),
-        "encoder": str(Path(named).resolve()) if named and Path(named).is_dir() else named,
-        "teacher": str(teacher and teacher.resolve()),
-    }
+    job, settings = open_job(
+        recipe, arrays, encoder=encoder, teacher=teacher, work=work, out=out, device=device, progress=progress
+    )
+    alone = PartialState().is_main_process
+    settings["teacher"] = str(teacher and teacher.resolve())
     if alone and not (out / "manifest.json").is_file():
         (work / "bundle/stage.json").unlink(missing_ok=True)  # the bundle was written elsewhere, or removed
     for name, stage, own in STAGES:
         settings |= {f"{key}_settings": asdict(recipe)[key] for key in own}
-        fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        job.records[name] = _run_stage(job, name, stage, fingerprint)
+        job.records[name] = run_stage(job, name, stage, settings, everywhere=name in IN_EVERY_PROCESS)
     ledger, verdict = ledger_so_far(job), read_verdict(job)
     result = ledger.as_result(arrays, command=["mtrec-edge", *sys.argv[1:]], seed=recipe.seed)
     if alone:
@@ -156,8 +148,36 @@ def run_stages(
     return Result(ledger.table(arrays.tasks), dict(result), work / "ledger.json", verdict.certified, verdict.reasons)
 
 
-def _run_stage(job: Job, name: str, stage: Run, fingerprint: str) -> StageRecord:
-    """Run one stage unless its record says it is done with these settings; return its record."""
+def open_job(
+    recipe: Recipe,
+    arrays: Arrays,
+    *,
+    encoder: str | None,
+    teacher: Path | None,
+    work: Path,
+    out: Path,
+    device: Device,
+    progress: bool,
+) -> tuple[Job, dict[str, Any]]:
+    """Join the other processes, find the encoder or make a small one; return the job and what its stages depend on."""
+    alone = PartialState(cpu=open_device(device).type == "cpu", timeout=PATIENCE).is_main_process
+    named = encoder or recipe.teacher.encoder
+    if not named and alone:
+        small_random_bert(recipe, arrays, work / "encoder")
+    PartialState().wait_for_everyone()
+    job = Job(recipe, arrays, named or str(work / "encoder"), teacher, work, out, device, progress)
+    return job, {
+        "data": arrays.dataset.content_hash(),
+        "encoder": str(Path(named).resolve()) if named and Path(named).is_dir() else named,
+    }
+
+
+def run_stage(job: Job, name: str, stage: Run, settings: Mapping[str, Any], *, everywhere: bool) -> StageRecord:
+    """Run one stage unless its record says it is done with these settings; return its record.
+
+    `everywhere` says that it trains, so that every process runs it, not the main one alone.
+    """
+    fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     folder = job.work / name
     record = read_record(folder / "stage.json")
     if record and record.fingerprint == fingerprint:
@@ -170,7 +190,7 @@ def _run_stage(job: Job, name: str, stage: Run, fingerprint: str) -> StageRecord
             tqdm.write(f"stage {name}", file=sys.stderr)
     PartialState().wait_for_everyone()
     began = time.monotonic() - _seconds_before_a_kill(folder)
-    if name in IN_EVERY_PROCESS or alone:
+    if everywhere or alone:
         rows, facts = stage(job, folder)
         if alone:
             seconds = round(time.monotonic() - began, 1)

@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mtrec_edge_runtime.errors import RecipeError
 
+Weighting = Literal["static", "uncertainty", "dwa", "gradnorm", "pcgrad"]  # see weighting.py
+
 
 @dataclass(frozen=True)
 class Model:
@@ -39,6 +41,9 @@ class Training:
 
     epochs: int = 3
     users: int = 64  # windows (a user's history and targets) a step
+    domain_temperature: float = (
+        1.0  # a domain's share of the steps goes with windows^(1 / this); above 1 helps small ones
+    )
     targets: int = 8  # events of a window that are scored
     negatives: int = 128  # sampled unobserved items a step, shared by its users
     fresh_targets: int = 1  # targets of a window encoded with gradients, and that share of the negatives; else cached
@@ -53,7 +58,8 @@ class Training:
     clip: float = 1.0  # greatest gradient norm
     accumulation: int = 1  # steps whose gradients are added before an update
     patience: int = 2  # epochs without a better validation before stopping
-    weighting: Literal["static", "uncertainty"] = "static"
+    task_patience: int = 0  # the same for a task by its own headline, which then weighs 0; 0: no task stops alone
+    weighting: Weighting = "static"  # of the teacher; weighting.py says what each does, pcgrad needs the extra mtl
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
     trackers: tuple[str, ...] = ()  # "tensorboard", "wandb": Accelerate's trackers
     save_minutes: float = 3.0  # at most this much work is lost by a kill
@@ -62,6 +68,8 @@ class Training:
         """Refuse settings that cannot train."""
         for name in ("epochs", "users", "targets", "negatives", "texts", "accumulation", "patience"):
             _within(name, getattr(self, name), 1, 1_000_000)
+        _within("domain_temperature", self.domain_temperature, 0.1, 1000.0)
+        _within("task_patience", self.task_patience, 0, 1_000_000)
         _within("fresh_targets", self.fresh_targets, 0, self.targets)
         for name in ("learning_rate", "head_learning_rate", "clip"):
             _within(name, getattr(self, name), 1e-9, 1e3)
@@ -99,6 +107,7 @@ class Teacher:
     hidden_size: int = 128  # of the random BERT
     vocabulary: int = 4000  # of the random BERT
     alignment: float = 1.0  # weight of drawing items together that the same users liked; 0 leaves it out
+    detached: tuple[str, ...] = ()  # tasks that teach their heads alone, not the text encoder
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:

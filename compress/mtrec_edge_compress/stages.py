@@ -31,7 +31,7 @@ from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.onnx_graph import byte_ledger
 from mtrec_edge_compress.prune import compact_backbone, prune
 from mtrec_edge_compress.quantize import ENCODER_FAST, quantize
-from mtrec_edge_compress.teacher import train_teacher
+from mtrec_edge_compress.teacher import teacher_batches, train_teacher
 from mtrec_edge_compress.tokens import vocabulary_of
 from mtrec_edge_compress.verify import Verdict, verify
 from mtrec_edge_compress.vocabulary import trim_vocabulary
@@ -58,9 +58,7 @@ def teach(job: Job, folder: Path) -> Made:
     else:
         model, _ = train_teacher(
             job.recipe,
-            job.arrays,
-            job.teacher_tokens,
-            job.collaboration,
+            teacher_batches(job.recipe, job.arrays, job.teacher_tokens, job.collaboration),
             job.encoder,
             folder=folder / "training",
             validate=job.validator(job.teacher_tokens, job.recipe.teacher.training.precision),

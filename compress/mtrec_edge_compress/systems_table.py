@@ -15,6 +15,8 @@ from mtrec_edge_compress.evaluate import Evaluation, by_history
 OF_KIND = "recall@10 "  # begins the name of a per-user value that is about one kind of item
 PER_USER = {"rmse": "mse", "mae": "mse", "auc": "user_auc", "gauc": "user_auc", "macro_f1": "correct"}  # what is paired
 
+ERRORS = ("rmse", "mae", "log_loss", "ece")  # metrics of which less is better
+
 
 def against(
     task: TaskSpec, evaluations: Mapping[str, Sequence[Evaluation]], *, ours: str
@@ -82,7 +84,7 @@ def format_table(table: dict[str, Any], *, digits: int = 4) -> str:
         counts = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in table["counts"][task].items())
         header = ["", *metrics]
         body = [[name, *(_cell(values.get(m), digits) for m in metrics)] for name, values in rows.items()]
-        blocks.append(f"{task}  ({counts})\n{_columns([header, *body])}")
+        blocks.append(f"{task}  ({counts})\n{columns([header, *body])}")
     return "\n\n".join(blocks)
 
 
@@ -90,7 +92,7 @@ def _cell(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> str:
+def columns(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as lines, the first column to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(

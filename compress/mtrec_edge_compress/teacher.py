@@ -99,34 +99,47 @@ def task_weights(recipe: Recipe, arrays: Arrays) -> dict[str, float]:
     return {**known, **recipe.weights}
 
 
+def check_detached(recipe: Recipe, arrays: Arrays) -> None:
+    """Raise RecipeError when the recipe detaches a task that the dataset does not have."""
+    known = [task.name for task in arrays.tasks]
+    for name in recipe.teacher.detached:
+        if name not in known:
+            raise RecipeError(f"teacher.detached: the dataset has no task {name!r}; it has {', '.join(known)}")
+
+
+def teacher_batches(recipe: Recipe, arrays: Arrays, tokens: Tokens, collaboration: Collaboration) -> BatchSource:
+    """Return what a teacher of the dataset's tasks learns from."""
+    return BatchSource(
+        arrays,
+        tokens,
+        collaboration,
+        recipe.teacher.training,
+        recipe.model.max_history,
+        recipe.seed,
+        with_company=recipe.teacher.alignment > 0,
+    )
+
+
 def train_teacher(
     recipe: Recipe,
-    arrays: Arrays,
-    tokens: Tokens,
-    collaboration: Collaboration,
+    source: BatchSource,
     encoder: str,
     *,
     folder: Path,
     validate: Validate,
     device: Device,
+    label: str = "teacher",
     progress: bool,
 ) -> tuple[MultiTaskModel, dict[str, float]]:
-    """Fine-tune every task together and return the best model with its validation metrics."""
+    """Fine-tune the tasks of `source` together and return the best model with its validation metrics."""
+    arrays, tokens = source.arrays, source.tokens
+    check_detached(recipe, arrays)
     model = new_teacher(recipe, arrays, encoder)
     settings = recipe.teacher.training
     weights = {**task_weights(recipe, arrays), ALIGNMENT: recipe.teacher.alignment}
-    learner = Learner(model, TaskWeighting(weights, settings.weighting), arrays, tokens)
+    learner = Learner(model, TaskWeighting(weights, settings.weighting), arrays, tokens, recipe.teacher.detached)
     centre_outputs(learner)
-    source = BatchSource(
-        arrays,
-        tokens,
-        collaboration,
-        settings,
-        recipe.model.max_history,
-        recipe.seed,
-        with_company=recipe.teacher.alignment > 0,
-    )
     metrics = fit(
-        learner, source, settings, folder=folder, validate=validate, device=device, label="teacher", progress=progress
+        learner, source, settings, folder=folder, validate=validate, device=device, label=label, progress=progress
     )
     return model, metrics

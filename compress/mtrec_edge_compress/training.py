@@ -9,14 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import is_tensorboard_available, is_wandb_available, set_seed
+from accelerate.utils import broadcast_object_list, is_tensorboard_available, is_wandb_available, set_seed
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -25,7 +25,9 @@ from mtrec_edge_compress.checkpoint import load_model, save_model
 from mtrec_edge_compress.encoding import model_dtype
 from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.model import MultiTaskModel
-from mtrec_edge_compress.recipe import Training
+from mtrec_edge_compress.recipe import Training, Weighting
+from mtrec_edge_compress.stopping import TaskProgress
+from mtrec_edge_compress.surgery import check_surgery, surgical_backward
 from mtrec_edge_runtime.errors import DivergedError, StageError
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -43,6 +45,7 @@ class Progress:
     stale: int = 0  # epochs since the best
     seconds: float = 0.0
     finished: bool = False
+    tasks: TaskProgress = field(default_factory=TaskProgress)
 
 
 def open_device(device: Device) -> torch.device:
@@ -90,11 +93,23 @@ def fit(
     place = open_device(device)
     dtype = model_dtype(place, settings.precision)
     accelerator = _accelerator(settings, place, dtype, folder)
+    check_weighting(learner.weighting.kind, processes=accelerator.num_processes)
     set_seed(source.seed)
     source = replace(source, rank=accelerator.process_index, world=accelerator.num_processes)
     run = _Run(accelerator, learner, source, settings, folder, dtype, label, progress)
     run.train(validate)
     return run.finish()
+
+
+def check_weighting(kind: Weighting, *, processes: int) -> None:
+    """Raise StageError when the weighting needs one process, or a library that is missing."""
+    if kind in ("gradnorm", "pcgrad") and processes > 1:
+        raise StageError(
+            f"weighting = {kind!r} looks at each task's gradients in one process, and {processes} train; the next "
+            "step: one process, or weighting = 'dwa', 'uncertainty' or 'static'"
+        )
+    if kind == "pcgrad":
+        check_surgery()
 
 
 def _accelerator(settings: Training, device: torch.device, dtype: torch.dtype, folder: Path) -> Accelerator:
@@ -143,12 +158,14 @@ class _Run:
         if settings.trackers:
             accelerator.init_trackers("mtrec-edge", config={k: str(v) for k, v in asdict(settings).items()})
         self.progress = self._resume()
+        self.learner.weighting.stopped = tuple(self.progress.tasks.stopped)  # not those of a training before
 
     def _resume(self) -> Progress:
         stored = self.folder / "progress.json"
         if not stored.is_file():
             return Progress()
-        progress = Progress(**json.loads(stored.read_text()))
+        values = json.loads(stored.read_text())
+        progress = Progress(**{**values, "tasks": TaskProgress(**values.get("tasks", {}))})
         if not progress.finished:
             self.accelerator.load_state(str(self.folder / f"state-{progress.epoch}-{progress.step}"))
         return progress
@@ -159,6 +176,8 @@ class _Run:
         while not self.progress.finished and self.progress.epoch < self.settings.epochs:
             self._epoch(began)
             metrics = {"score": 0.0} if validate is None else self._validate(validate)
+            self._stop_tasks(metrics)
+            self._report(metrics)
             self._end_epoch(metrics, keep_last=validate is None)
             self._save(time.monotonic() - began)
 
@@ -192,8 +211,7 @@ class _Run:
                     f"{self.label}: the loss became {float(total.detach())} at epoch {self.progress.epoch + 1}, step "
                     f"{self.progress.step} ({values}); the next step: a lower learning_rate, or precision = 'fp32'"
                 )
-            # gradients are averaged over processes; the losses already divide by the global count
-            self.accelerator.backward(total * self.accelerator.num_processes)
+            self._backward(total, losses)
         if update:
             self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.settings.clip)
             self._set_rates()
@@ -203,6 +221,16 @@ class _Run:
         if self.settings.trackers:
             self.accelerator.log({f"{self.label}/{k}": v for k, v in values.items()}, step=self.progress.updates)
         return values
+
+    def _backward(self, total: Tensor, losses: dict[str, Tensor]) -> None:
+        weighting = self.learner.weighting
+        if weighting.kind == "pcgrad":
+            weights = {name: weighting.weight(name) / self.settings.accumulation for name in losses}
+            learnt = [weights[name] * loss for name, loss in losses.items() if weights[name] and loss.requires_grad]
+            if learnt:
+                surgical_backward(learnt, *self.learner.parameters_shared())
+        else:  # gradients are averaged over processes; the losses already divide by the global count
+            self.accelerator.backward(total * self.accelerator.num_processes)
 
     def _set_rates(self) -> None:
         """Warm up linearly, then decay linearly to a twentieth."""
@@ -219,21 +247,32 @@ class _Run:
         if self.accelerator.is_main_process:
             metrics = validate(self.learner.model)
             score[0] = metrics["score"]
-            if self.show:
-                tqdm.write(
-                    f"{self.label} {self.progress.epoch + 1}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()),
-                    file=sys.stderr,
-                )
         if self.accelerator.num_processes > 1:
             torch.distributed.broadcast(score, 0)
+            if self.settings.task_patience:
+                metrics = broadcast_object_list([metrics])[0]
         if self.settings.trackers:
             self.accelerator.log(
                 {f"{self.label}/validation/{k}": v for k, v in metrics.items()}, step=self.progress.updates
             )
         return {**metrics, "score": float(score)}
 
+    def _stop_tasks(self, metrics: dict[str, float]) -> None:
+        """Take the tasks that no longer get better out of the loss."""
+        if self.settings.task_patience:
+            tasks, weighting = self.progress.tasks, self.learner.weighting
+            tasks.note(metrics, weighting.names, self.settings.task_patience)
+            weighting.stopped = tuple(tasks.stopped)
+
+    def _report(self, metrics: dict[str, float]) -> None:
+        if self.show and len(metrics) > 1:
+            stopped = ", ".join(self.progress.tasks.stopped)
+            line = ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()) + (f"; stopped: {stopped}" if stopped else "")
+            tqdm.write(f"{self.label} {self.progress.epoch + 1}: {line}", file=sys.stderr)
+
     def _end_epoch(self, metrics: dict[str, float], *, keep_last: bool) -> None:
         self.progress.epoch, self.progress.step = self.progress.epoch + 1, 0
+        self.learner.end_epoch()
         if keep_last or metrics["score"] > self.progress.best:
             self.progress.best, self.progress.stale = metrics["score"], 0
             if self.accelerator.is_main_process:
@@ -241,7 +280,7 @@ class _Run:
                 (self.folder / "validation.json").write_text(json.dumps(metrics))
         else:
             self.progress.stale += 1
-        exhausted = self.progress.stale >= self.settings.patience
+        exhausted = self.progress.stale >= self.settings.patience or self.progress.tasks.all_stopped
         self.progress.finished = exhausted or self.progress.epoch >= self.settings.epochs
 
     def _save(self, seconds: float) -> None:

@@ -3,6 +3,7 @@
 Reads Arrays, returns event and catalogue rows; knows nothing of texts, tokens or tensors.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -12,6 +13,23 @@ import numpy as np
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray, IntArray, prior_features
 from mtrec_edge_compress.data.balance import sample_negatives
 from mtrec_edge_compress.data.schema import Fold
+
+
+def tempered(counts: Sequence[int], temperature: float) -> list[int]:
+    """Return counts with the same sum, in proportion to count^(1 / temperature); largest remainders are rounded up.
+
+    Above 1 small domains are drawn more often, below 1 less. Source: Arivazhagan et al., Massively multilingual neural
+    machine translation in the wild, 2019 (of languages).
+    """
+    known = np.asarray(counts, np.float64)
+    if not known.any():
+        return list(counts)
+    share = np.where(known > 0, (known / known.max()) ** (1.0 / temperature), 0.0)
+    exact = known.sum() * share / share.sum()
+    whole = np.floor(exact + 1e-9).astype(np.int64)
+    left = int(known.sum()) - int(whole.sum())
+    whole[np.argsort(whole - exact, kind="stable")[:left]] += 1
+    return [int(count) for count in whole]
 
 
 @dataclass(frozen=True)
@@ -30,14 +48,31 @@ class Windows:
     arrays: Arrays
     targets: int  # most events of a window
 
-    def groups(self, rng: np.random.Generator, users: int) -> list[list[Window]]:
-        """Return every window in shuffled groups of at most `users`, each group of one domain."""
-        groups: list[list[Window]] = []
-        for domain in self.arrays.domains:
-            windows = [w for user in range(len(self.arrays.user_ids)) for w in self._of_user(user, domain, rng)]
-            order = rng.permutation(len(windows))
-            groups += [[windows[i] for i in order[at : at + users]] for at in range(0, len(order), users)]
+    def groups(self, rng: np.random.Generator, users: int, *, temperature: float = 1.0) -> list[list[Window]]:
+        """Return every window in shuffled groups of at most `users`, each of one domain that has an event task.
+
+        A temperature other than 1 draws the same number of groups, but of each domain as `tempered` says: some of its
+        windows are left out, or come again, cut anew.
+        """
+        drawn = [self._of_domain(domain, rng, users) for domain in self._domains]
+        if temperature != 1.0:
+            for own, count, domain in zip(drawn, tempered([*map(len, drawn)], temperature), self._domains, strict=True):
+                while len(own) < count:
+                    own += self._of_domain(domain, rng, users)
+                del own[count:]
+        groups = [group for own in drawn for group in own]
         return [groups[i] for i in rng.permutation(len(groups))]
+
+    def _of_domain(self, domain: str, rng: np.random.Generator, users: int) -> list[list[Window]]:
+        windows = [w for user in range(len(self.arrays.user_ids)) for w in self._of_user(user, domain, rng)]
+        order = rng.permutation(len(windows))
+        return [[windows[i] for i in order[at : at + users]] for at in range(0, len(order), users)]
+
+    @cached_property
+    def _domains(self) -> list[str]:
+        """The domains whose events carry a label."""
+        labelled = {task.domain for task in self.arrays.tasks if task.source == "events"}
+        return [domain for domain in self.arrays.domains if domain in labelled]
 
     def _of_user(self, user: int, domain: str, rng: np.random.Generator) -> list[Window]:
         """Return the user's windows in the domain; the first is cut short at random, so that cuts move."""

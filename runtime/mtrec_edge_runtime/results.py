@@ -44,6 +44,7 @@ class Measured(TypedDict):
     value: float
     low: NotRequired[float]
     high: NotRequired[float]
+    p: NotRequired[float]  # of a difference: two-sided, adjusted by Holm
 
 
 class Result(TypedDict):

@@ -1,0 +1,177 @@
+"""The single-task control: signs by hand, equal budget, resuming, and a result file that can be read."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from test_pipeline import RECIPE
+from tiny_models import TASKS, dataset
+from tiny_training import SETTINGS, source_for, tiny_arrays, tiny_learner, tiny_teacher, world_arrays
+
+from mtrec_edge.cli import main
+from mtrec_edge_compress.checkpoint import save_model
+from mtrec_edge_compress.control import Control, compare, run_control
+from mtrec_edge_compress.control_report import format_control
+from mtrec_edge_compress.data.arrays import Arrays
+from mtrec_edge_compress.recipe import read_recipe
+from mtrec_edge_compress.windows import Windows
+from mtrec_edge_runtime.errors import InputError, RecipeError, StageError
+from mtrec_edge_runtime.results import read_result
+
+RATING, LIKE, GENRE = TASKS[:3]
+
+
+def figures(value: float | None, per_user: list[float | None] | None = None) -> dict[str, Any]:
+    return {"value": value, "counts": {}, "per_user": per_user}
+
+
+def compared(single: dict[str, Any], multi: dict[str, Any]) -> Control:
+    """Compare the three tasks; `single` and `multi` hold figures by task name."""
+    return compare(TASKS[:3], {name: {name: found} for name, found in single.items()}, multi)
+
+
+def test_change_and_delta_m_by_hand() -> None:
+    """An error that falls by a tenth is +10 %, an NDCG that falls by a tenth -10 %, an F1 that doubles +100 %."""
+    control = compared(
+        {"movies.rating": figures(1.0), "movies.like": figures(0.2), "movies.genre": figures(0.25)},
+        {"movies.rating": figures(0.9), "movies.like": figures(0.18), "movies.genre": figures(0.5)},
+    )
+    assert [one.change for one in control.comparisons] == pytest.approx([0.1, -0.1, 1.0])
+    assert control.delta_m == pytest.approx((0.1 - 0.1 + 1.0) / 3)
+    assert [one.task for one in control.harmed] == ["movies.like"]
+    assert "movies.like is harmed by learning together (-10.00%" in format_control(control)
+    assert "--set weights.movies.like=2" in format_control(control)
+
+
+def test_the_paired_gain_is_turned_for_an_error_and_p_is_adjusted_over_tasks() -> None:
+    better = [0.5 + 0.01 * n for n in range(20)]
+    control = compared(
+        {
+            "movies.rating": figures(1.0, [value + 0.25 for value in better]),
+            "movies.like": figures(0.2, [*better, None]),
+            "movies.genre": figures(0.25),
+        },
+        {
+            "movies.rating": figures(0.9, better),
+            "movies.like": figures(0.2, [*better, 1.0]),
+            "movies.genre": figures(0.25),
+        },
+    )
+    rating, like, genre = control.comparisons
+    assert rating.paired is not None and like.paired is not None and genre.paired is None
+    assert (rating.paired_metric, rating.paired.users) == ("mse", 20)
+    assert [rating.paired.mean, rating.paired.low, rating.paired.high] == pytest.approx([0.25] * 3)
+    assert rating.paired.p == pytest.approx(2 * 2 / 10_001)  # the least p of 10,000 resamples, of two comparisons
+    assert (like.paired.mean, like.paired.p, like.paired.users) == (0.0, 1.0, 20)
+
+
+def test_what_cannot_be_measured_or_divided_is_said_and_left_out() -> None:
+    control = compared(
+        {"movies.rating": figures(None), "movies.like": figures(0.0), "movies.genre": figures(0.5)},
+        {"movies.rating": figures(0.9), "movies.like": figures(0.1), "movies.genre": figures(0.4)},
+    )
+    assert control.not_measured == ("movies.rating",)
+    assert control.delta_m == pytest.approx(-0.2)
+    text = format_control(control)
+    assert "movies.like: the single-task value is 0" in text and "movies.rating: not measured" in text
+
+
+def only(arrays: Arrays, *names: str) -> Arrays:
+    tasks = tuple(task for task in arrays.tasks if task.name in names)
+    return replace(arrays, dataset=replace(arrays.dataset, tasks=tasks))
+
+
+def test_a_domain_without_an_event_task_gives_no_windows() -> None:
+    arrays = world_arrays()
+    groups = Windows(only(arrays, "video.rating", "shop.category"), 4).groups(np.random.default_rng(0), 4)
+    assert {window.domain for group in groups for window in group} == {"video"}
+    assert Windows(only(arrays, "shop.category"), 4).groups(np.random.default_rng(0), 4) == []
+
+
+def test_a_task_of_texts_alone_gets_the_passes_it_had_among_others() -> None:
+    learner = tiny_learner(tiny_arrays())
+    together = source_for(learner, tiny_arrays(), SETTINGS)
+    passes = together.passes(0)
+    assert passes == together.steps(0) * SETTINGS.texts / 25  # 24 movies with a genre and a query in TRAIN
+    alone = source_for(learner, only(tiny_arrays(), "movies.genre"), SETTINGS, text_passes=passes)
+    drawn = sum(batch.text_counts["movies.genre"] for batch in alone.epoch(0))
+    assert drawn == math.ceil(passes * 24)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset and a recipe."""
+    folder = tmp_path_factory.mktemp("control")
+    dataset().write(folder / "data")
+    (folder / "tiny.toml").write_text(RECIPE)
+    return folder
+
+
+def command(place: Path, *more: str) -> str:
+    arguments = ["control", f"{place}/tiny.toml", "--data", f"{place}/data", "--out", f"{place}/out", "--device", "cpu"]
+    done = CliRunner().invoke(main, [*arguments, "--quiet", *more])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def made(place: Path) -> dict[str, int]:
+    work = place / "out/work"
+    return {path.parent.relative_to(work).as_posix(): path.stat().st_mtime_ns for path in work.rglob("stage.json")}
+
+
+@pytest.mark.slow
+def test_the_command_compares_keeps_what_is_done_and_takes_a_trained_teacher(place: Path) -> None:
+    table = command(place, "--tasks", "movies.genre,movies.rating")
+    assert "Delta_m" in table and "movies.like" not in table
+    first = made(place)
+    assert set(first) == {"collaborate", "multi", "single/movies.rating", "single/movies.genre"}
+
+    result = json.loads(command(place, "--json"))
+    second = made(place)
+    assert set(second) - set(first) == {"single/" + task.name for task in TASKS} - set(first)
+    assert all(second[name] == when for name, when in first.items())
+    assert result == read_result(place / "out/control.json")
+    systems = result["systems"]
+    assert systems["single"].keys() == systems["multi"].keys()
+    changes = {name: found["value"] for name, found in systems["relative change"].items()}
+    rating = "movies.rating rmse"
+    single, multi = systems["single"][rating]["value"], systems["multi"][rating]["value"]
+    assert changes[rating] == pytest.approx((single - multi) / single)
+    assert changes.pop("delta_m") == pytest.approx(sum(changes.values()) / len(changes))
+    assert 0 <= systems["multi - single"]["movies.rating mse"]["p"] <= 1
+    assert (place / "out" / result["samples"]).is_file()
+
+    teacher = place / "out/work/multi/training/best"
+    given = json.loads(command(place, "--json", "--teacher", str(teacher), "--tasks", "movies.rating"))
+    assert given["systems"]["multi"][rating]["value"] == pytest.approx(multi, rel=1e-5)
+    assert made(place).items() - second.items() == {("given", made(place)["given"])}
+
+
+@pytest.mark.parametrize(
+    ("task", "message"), [("movies.share", "no such task; it has movies.rating"), ("movies.like", "weight is 0")]
+)
+def test_tasks_that_cannot_be_compared_are_told(place: Path, task: str, message: str) -> None:
+    recipe = read_recipe(place / "tiny.toml", ["weights.movies.like=0"])
+    with pytest.raises(InputError, match=message):
+        run_control(recipe, tiny_arrays(), out=place / "told", tasks=[task])
+
+
+def test_a_teacher_of_other_tasks_is_told(place: Path, tmp_path: Path) -> None:
+    save_model(tiny_teacher(only(tiny_arrays(), "movies.rating")), tmp_path / "teacher")
+    recipe = read_recipe(place / "tiny.toml")
+    with pytest.raises(StageError, match=r"has not learnt movies\.like, movies\.genre, products\.tags as the dataset"):
+        run_control(
+            recipe, tiny_arrays(), out=place / "other", teacher=tmp_path / "teacher", device="cpu", progress=False
+        )
+
+
+def test_an_unknown_detached_task_is_told_before_anything_is_trained(place: Path) -> None:
+    recipe = read_recipe(place / "tiny.toml", ['teacher.detached=["movies.share"]'])
+    with pytest.raises(RecipeError, match=r"teacher\.detached: .* 'movies\.share'; it has movies\.rating"):
+        run_control(recipe, tiny_arrays(), out=place / "told")
+    assert not (place / "told").exists()
