@@ -27,7 +27,7 @@ RATING, LIKE, GENRE = TASKS[:3]
 
 
 def figures(value: float | None, per_user: list[float | None] | None = None) -> dict[str, Any]:
-    return {"value": value, "counts": {}, "per_user": per_user}
+    return {"value": value, "interval": None, "counts": {}, "per_user": per_user}
 
 
 def compared(single: dict[str, Any], multi: dict[str, Any]) -> Control:

@@ -44,6 +44,8 @@ class Comparison:
     metric: str
     single: float
     multi: float
+    single_interval: Sequence[float] | None  # 95 % bounds over users or texts
+    multi_interval: Sequence[float] | None
     change: float | None  # relative to `single`, + is better; None where `single` is 0
     paired: Difference | None  # of per-user values, + is better, p adjusted by Holm over the tasks
     paired_metric: str  # what the per-user values are
@@ -186,7 +188,7 @@ def _judge(own: Job, job: Job, model: MultiTaskModel, label: str) -> Made:
         return [], {}
     tokens, place = job.teacher_tokens, job.place
     encoded = encode_all(model.to(place), tokens, device=place, label=f"judging {label}", progress=job.progress)
-    found = own.judge(encoded, torch_ranker(model.cpu()))
+    found = own.judge(encoded, torch_ranker(model.cpu()), intervals=True)
     return [], {task.name: _figures(task, found) for task in own.arrays.tasks}
 
 
@@ -195,6 +197,7 @@ def _figures(task: TaskSpec, found: Evaluation) -> dict[str, Any]:
     values = found.per_user[task.name].get(metric)
     return {
         "value": found.tasks[task.name].get(task.headline),
+        "interval": found.intervals[task.name].get(task.headline),
         "counts": found.counts[task.name],
         "per_user": None if values is None else [None if math.isnan(value) else float(value) for value in values],
     }
@@ -233,7 +236,17 @@ def _comparison(task: TaskSpec, alone: Mapping[str, Any], together: Mapping[str,
         low, high = sorted((sign * float(found["low"]), sign * float(found["high"])))
         paired = Difference(sign * float(found["mean"]), low, high, float(found["p"]), int(found["users"]))
     change = sign * (multi - single) / single if single else None
-    return Comparison(task.name, task.headline, single, multi, change, paired, paired_metric)
+    return Comparison(
+        task.name,
+        task.headline,
+        single,
+        multi,
+        alone["interval"],
+        together["interval"],
+        change,
+        paired,
+        paired_metric,
+    )
 
 
 def _per_user(task: TaskSpec, metric: str, figures: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

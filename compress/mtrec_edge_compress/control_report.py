@@ -7,7 +7,8 @@ from pathlib import Path
 from mtrec_edge_compress.control import HARM, Comparison, Control
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.recipe import Recipe
-from mtrec_edge_compress.systems_table import columns, interval
+from mtrec_edge_compress.systems_result import measured_value
+from mtrec_edge_compress.systems_table import columns
 from mtrec_edge_runtime.results import DatasetInfo, Measured, Result, new_result, write_result, write_samples
 
 
@@ -61,8 +62,8 @@ def control_result(control: Control, recipe: Recipe, arrays: Arrays, *, command:
     systems: dict[str, dict[str, Measured]] = {"single": {}, "multi": {}, "multi - single": {}, "relative change": {}}
     for one in control.comparisons:
         name = f"{one.task} {one.metric}"
-        for system, value in (("single", one.single), ("multi", one.multi)):
-            systems[system][name] = _measured(value, control.per_user[system].get(one.task))
+        systems["single"][name] = measured_value(one.single, one.single_interval)
+        systems["multi"][name] = measured_value(one.multi, one.multi_interval)
         if one.paired:
             gain = Measured(value=one.paired.mean, low=one.paired.low, high=one.paired.high, p=one.paired.p)
             systems["multi - single"][f"{one.task} {one.paired_metric}"] = gain
@@ -74,11 +75,6 @@ def control_result(control: Control, recipe: Recipe, arrays: Arrays, *, command:
     result["headlines"] = {one.task: one.metric for one in control.comparisons}
     result["notes"] = [*notes(control), *arrays.dataset.notes]
     return result
-
-
-def _measured(value: float, per_user: Sequence[float | None] | None) -> Measured:
-    bounds = interval(value, per_user)
-    return Measured(value=value) if bounds is None else Measured(value=value, low=bounds[0], high=bounds[1])
 
 
 def write_control(path: Path, control: Control, result: Result) -> None:

@@ -71,11 +71,18 @@ class Job:
             self.arrays, encoded, rank, self.recipe.model.max_history, self.collaboration.whole, catalogue
         )
 
-    def judge(self, encoded: Encoded, rank: RankFunction, *, catalogue: FloatArray | None = None) -> Evaluation:
+    def judge(
+        self, encoded: Encoded, rank: RankFunction, *, catalogue: FloatArray | None = None, intervals: bool = False
+    ) -> Evaluation:
         """Measure on the TEST fold."""
-        scorer = self.scorer(encoded, rank, catalogue=catalogue)
-        users = self.recipe.evaluation.users_per_domain or None
-        return evaluate(scorer, self.arrays, fold=Fold.TEST, users_per_domain=users, seed=self.recipe.seed)
+        return evaluate(
+            self.scorer(encoded, rank, catalogue=catalogue),
+            self.arrays,
+            fold=Fold.TEST,
+            users_per_domain=self.recipe.evaluation.users_per_domain or None,
+            seed=self.recipe.seed,
+            intervals=intervals,
+        )
 
     def validator(self, tokens: Tokens, precision: str) -> Validate:
         """Return the function that judges a model on the VALIDATION fold after an epoch."""

@@ -60,7 +60,7 @@ def _cells(table: dict[str, Any]) -> Iterator[tuple[str, str, str, Measured]]:
         for task, found in tasks.items():
             bounds = table["intervals"][system].get(task, {})
             for metric, value in found.items():
-                yield system, task, metric, _measured(value, bounds.get(metric))
+                yield system, task, metric, measured_value(value, bounds.get(metric))
     for ours, tasks in table["against"].items():
         for task, differences in tasks.items():
             for other, found in differences.items():
@@ -81,5 +81,6 @@ def _result(table: dict[str, Any], arrays: Arrays, *, name: str, command: Sequen
     return result
 
 
-def _measured(value: float, bounds: tuple[float, float] | None) -> Measured:
+def measured_value(value: float, bounds: Sequence[float] | None) -> Measured:
+    """Return a value, with its bounds where there are any."""
     return Measured(value=value) if bounds is None else Measured(value=value, low=bounds[0], high=bounds[1])

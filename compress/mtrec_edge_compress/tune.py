@@ -36,7 +36,7 @@ from mtrec_edge_compress.study import (
     open_study,
     trial_results,
 )
-from mtrec_edge_compress.teacher import small_random_bert, task_weights, train_teacher
+from mtrec_edge_compress.teacher import small_random_bert, task_weights, teacher_batches, train_teacher
 from mtrec_edge_compress.training import Device, Validate, open_device
 from mtrec_edge_runtime.errors import DivergedError, RecipeError, StageError
 
@@ -197,9 +197,7 @@ def _train(search: _Search, trial: optuna.Trial, folder: Path) -> float:
         collaborate(job, links)
     _, metrics = train_teacher(
         recipe,
-        search.arrays,
-        job.teacher_tokens,
-        job.collaboration,
+        teacher_batches(recipe, search.arrays, job.teacher_tokens, job.collaboration),
         encoder,
         folder=folder,
         validate=_watched(
