@@ -68,6 +68,21 @@ def quickstart(out: Path, seed: int, as_json: bool, quiet: bool) -> None:
     metavar="NAME=N",
     help="Keep N users, drawn at random, of the source with this adapter; may repeat.",
 )
+@click.option(
+    "--split",
+    "events_by",
+    type=click.Choice(["user", "time"]),
+    default="user",
+    show_default=True,
+    help="Split events 80/10/10 by time within each user, or at one moment for all.",
+)
+@click.option(
+    "--few-events",
+    "few",
+    multiple=True,
+    metavar="DOMAIN=N",
+    help="Keep N training events of a domain, drawn at random: what do the other domains teach? May repeat.",
+)
 @json_option
 @quiet_option
 def prepare(
@@ -77,6 +92,8 @@ def prepare(
     key_file: Path | None,
     seed: int,
     samples: tuple[str, ...],
+    events_by: Literal["user", "time"],
+    few: tuple[str, ...],
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -100,7 +117,9 @@ def prepare(
         out,
         key_file=key_file,
         seed=seed,
-        sample_users=dict(_sample(text) for text in samples),
+        sample_users=dict(_count("--sample-users", text, "goodbooks=5000") for text in samples),
+        events_by=events_by,
+        few_events=dict(_count("--few-events", text, "books=1000") for text in few),
         progress=None if quiet else lambda line: click.echo(line, err=True),
     )
     if as_json:
@@ -375,11 +394,11 @@ def evaluate(
         write_report(html, table)
 
 
-def _sample(text: str) -> tuple[str, int]:
-    adapter, _, count = text.partition("=")
+def _count(option: str, text: str, example: str) -> tuple[str, int]:
+    name, _, count = text.partition("=")
     if not count.isdecimal() or int(count) < 1:
-        raise click.UsageError(f"--sample-users {text!r}: write it as ADAPTER=N, e.g. goodbooks=5000")
-    return adapter, int(count)
+        raise click.UsageError(f"{option} {text!r}: write it as NAME=N, e.g. {example}")
+    return name, int(count)
 
 
 def _domain_file(text: str) -> tuple[str, Path]:

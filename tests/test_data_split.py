@@ -1,11 +1,13 @@
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_data import RATING, TAGS, events, items, no_texts, texts, tiny_dataset
 
 from mtrec_edge_compress.data.schema import Dataset, Fold
-from mtrec_edge_compress.data.split import split
+from mtrec_edge_compress.data.split import BY_TIME, keep_few, split
+from mtrec_edge_runtime.errors import DataError
 
 
 def world(users: int = 20, count: int = 40, timestamp: int | None = None) -> Dataset:
@@ -70,6 +72,40 @@ def test_an_item_nobody_likes_is_not_cold() -> None:
     assert split(tiny_dataset(items=dataset.items, events=disliked)).items["cold"].sum() == 0
     only_ratings = tiny_dataset(items=dataset.items, events=disliked, tasks=(RATING,))
     assert split(only_ratings).items["cold"].sum() == 4  # without a binary task every event counts
+
+
+def test_a_split_by_time_ends_training_at_one_moment_for_all() -> None:
+    divided = split(world(), events_by="time")
+    warm = divided.events.join(divided.items.filter(~pl.col("cold")).select("item_id"), on="item_id")
+    latest = warm.group_by("fold").agg(pl.col("timestamp").max()).sort("fold")["timestamp"].to_list()
+    earliest = warm.group_by("fold").agg(pl.col("timestamp").min()).sort("fold")["timestamp"].to_list()
+    assert len(latest) == 3 and latest[0] <= earliest[1] and latest[1] <= earliest[2]
+    share = (divided.events["fold"] == int(Fold.TRAIN)).mean()
+    assert isinstance(share, float) and share <= 0.8
+    divided.check()
+    assert BY_TIME in divided.notes and divided.split_hash != split(world()).split_hash
+
+
+def test_a_domain_may_be_left_few_events_and_is_tested_on_the_same() -> None:
+    whole = split(world())
+    few = keep_few(whole, "films", 7)
+    few.check()
+    test = pl.col("fold") == int(Fold.TEST)
+    assert few.events.filter(test).equals(whole.events.filter(test))
+    assert few.events.filter(~test)["fold"].to_list() == [int(Fold.TRAIN)] * 7
+    assert few.split_hash != whole.split_hash and few.notes[-1].startswith("films: 7 of ")
+    assert (
+        keep_few(whole, "films", 10**6)
+        .events.filter(pl.col("fold") == int(Fold.TRAIN))
+        .equals(whole.events.filter(pl.col("fold") == int(Fold.TRAIN)))
+    )
+    with pytest.raises(DataError, match="'shoes': the dataset has no event there; it has events of films"):
+        keep_few(whole, "shoes", 7)
+
+
+def test_a_split_by_time_of_a_domain_without_times_is_that_within_each_user() -> None:
+    timeless = world(timestamp=0)
+    assert split(timeless, events_by="time").events.equals(split(timeless).events)
 
 
 def test_without_timestamps_the_split_is_random_within_each_user() -> None:

@@ -15,7 +15,7 @@ from mtrec_edge_compress.data.cleaning import Cleaned, clean
 from mtrec_edge_compress.data.privacy import load_key, pseudonymise, scrub
 from mtrec_edge_compress.data.report import Report, SourceReport, make_report, table_sizes
 from mtrec_edge_compress.data.schema import Dataset
-from mtrec_edge_compress.data.split import split
+from mtrec_edge_compress.data.split import EventsBy, keep_few, split
 from mtrec_edge_runtime.errors import DataError
 
 Progress = Callable[[str], None]
@@ -28,6 +28,8 @@ def prepare(
     key_file: Path | None = None,
     seed: int = 0,
     sample_users: Mapping[str, int] | None = None,
+    events_by: EventsBy = "user",
+    few_events: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Make one dataset folder of the sources, given as (adapter, folder), and return its report.
@@ -39,6 +41,8 @@ def prepare(
             Whoever has it can link pseudonyms to users: keep it, and keep it apart from the dataset.
         seed: Of the split and of the sampling of users.
         sample_users: Adapter -> how many users to keep of its source, drawn at random; all items stay.
+        events_by: Whether events are split by time within each user, or at one moment for all: see `split`.
+        few_events: Domain -> how many of its training events to keep: see `keep_few`.
         progress: Called with one line as each step begins.
 
     Raises:
@@ -55,7 +59,9 @@ def prepare(
         parts.append(part)
         reports.append(counts)
     say("merging, splitting and checking")
-    dataset = split(merge(parts, name=out.resolve().name), seed)
+    dataset = split(merge(parts, name=out.resolve().name), seed, events_by=events_by)
+    for domain, count in (few_events or {}).items():
+        dataset = keep_few(dataset, domain, count)
     dataset.write(out)
     report = make_report(dataset, tuple(reports))
     report.write(out)

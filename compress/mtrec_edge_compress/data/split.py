@@ -1,4 +1,4 @@
-"""Split a dataset once and for all: events by time within each user, items and texts at random, strict cold items.
+"""Split a dataset once and for all: events by time, items and texts at random, strict cold items.
 
 The only writer of `fold` and `cold`. The hash names the split; it depends on the sources and the seed, not on the key
 of the pseudonyms.
@@ -6,32 +6,59 @@ of the pseudonyms.
 
 import hashlib
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from mtrec_edge_compress.data.schema import Dataset, Fold, TaskSpec
+from mtrec_edge_runtime.errors import DataError
 from mtrec_edge_runtime.tasks import Kind
 
 TRAIN_UNTIL, VALIDATION_UNTIL = 0.8, 0.9  # shares of each user's events, of each domain's items and texts
 COLD_POSITIVES = 3
+EventsBy = Literal["user", "time"]
+BY_TIME = "events split at one moment for all users of a domain that has times"
 
 
-def split(dataset: Dataset, seed: int = 0) -> Dataset:
+def split(dataset: Dataset, seed: int = 0, *, events_by: EventsBy = "user") -> Dataset:
     """Return the dataset with folds, cold items and the split's hash; official folds of texts are kept.
 
-    Rows of events come out grouped by user (users in order of first appearance), oldest first. Events of one moment,
-    and so all events of a source without timestamps, are ordered at random. Every event of a cold item is TEST.
+    `events_by` "user": the first 80 % of each user's events are TRAIN, the next 10 % VALIDATION. "time": the first 80 %
+    of each domain's events, so that training ends at one moment for all (Ji et al. 2023, "A critical study on data
+    leakage in recommender system offline evaluation"); who came later has no history. A domain without times is split
+    within each user either way. Rows of events come out grouped by user (users in order of first appearance), oldest
+    first. Events of one moment are ordered at random. Every event of a cold item is TEST.
     """
     items = _mark_cold(_fold_rows(dataset.items, "item_id", seed), _positives(dataset.events, dataset.tasks))
-    events = _fold_events(dataset.events, seed)
+    events = _fold_events(dataset.events, seed, events_by)
     cold = items.filter("cold").select("domain", "item_id").with_columns(pl.lit(True).alias("cold"))
     events = events.join(cold, on=["domain", "item_id"], how="left", maintain_order="left")
     fold = pl.when(pl.col("cold")).then(int(Fold.TEST)).otherwise(pl.col("fold")).cast(pl.Int8).alias("fold")
     events = events.with_columns(fold).drop("cold")
     texts = _fold_rows(dataset.texts, "text_id", seed)
-    divided = replace(dataset, items=items, events=events, texts=texts, seed=seed)
+    notes = (*dataset.notes, BY_TIME) if events_by == "time" else dataset.notes
+    divided = replace(dataset, items=items, events=events, texts=texts, seed=seed, notes=notes)
     return replace(divided, split_hash=split_hash(divided))
+
+
+def keep_few(dataset: Dataset, domain: str, count: int) -> Dataset:
+    """Return a split dataset with `count` TRAIN events of one domain, drawn at random; its VALIDATION events go too.
+
+    So a domain is met with few events, while the others train on all of theirs; what is tested stays the same.
+    Raise DataError when the domain has no event.
+    """
+    mine = dataset.events["domain"] == domain
+    if not mine.any():
+        known = ", ".join(dataset.events["domain"].unique().sort())
+        raise DataError(f"few events of {domain!r}: the dataset has no event there; it has events of {known}")
+    train = np.flatnonzero((mine & (dataset.events["fold"] == int(Fold.TRAIN))).to_numpy())
+    kept = np.random.default_rng([dataset.seed, 2]).permutation(train)[:count]
+    row = pl.int_range(pl.len())
+    stays = (pl.col("domain") != domain) | (pl.col("fold") == int(Fold.TEST)) | row.is_in(kept.tolist())
+    note = f"{domain}: {len(kept):,} of {len(train):,} training events kept, drawn at random"
+    few = replace(dataset, events=dataset.events.filter(stays), notes=(*dataset.notes, note))
+    return replace(few, split_hash=split_hash(few))
 
 
 def split_hash(dataset: Dataset) -> str:
@@ -54,17 +81,21 @@ def fold_of_share(share: pl.Expr) -> pl.Expr:
     return pl.when(share < TRAIN_UNTIL).then(int(Fold.TRAIN)).otherwise(validation).cast(pl.Int8)
 
 
-def _fold_events(events: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Order events by user, time and chance, and fold each user's by their place."""
+def _fold_events(events: pl.DataFrame, seed: int, events_by: EventsBy) -> pl.DataFrame:
+    """Order events by user, time and chance, and fold them by their place among the user's or the domain's."""
     chance = np.random.default_rng([seed, 0]).random(len(events))
     first_seen = pl.col("row").min().over("user_id")
     place = (pl.int_range(pl.len()) + 0.5) / pl.len()
+    timed = pl.col("timestamp").n_unique().over("domain") > 1
+    in_domain = pl.when(timed & pl.lit(events_by == "time")).then(place.over("domain"))
     return (
         events.with_row_index("row")
         .with_columns(first_seen.alias("user"), pl.Series("chance", chance))
+        .sort("timestamp", "chance")
+        .with_columns(in_domain.alias("in_domain"))
         .sort("user", "timestamp", "chance")
-        .with_columns(fold_of_share(place.over("user")).alias("fold"))
-        .drop("row", "user", "chance")
+        .with_columns(fold_of_share(pl.coalesce("in_domain", place.over("user"))).alias("fold"))
+        .drop("row", "user", "chance", "in_domain")
     )
 
 
