@@ -12,6 +12,25 @@ import click
 from mtrec_edge.cli_text import bundle_argument, json_option, print_json, print_table, profile_option, quiet_option
 
 
+recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
+prepared_option = click.option(
+    "--data", type=click.Path(path_type=Path), required=True, help="Dataset folder written by `prepare`."
+)
+encoder_option = click.option(
+    "--encoder", help="BERT-family encoder of the teacher: a folder or a hub id; default: the recipe's."
+)
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train."
+)
+overrides_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a value of the recipe, e.g. --set teacher.training.epochs=2; may repeat.",
+)
+
+
 @click.command()
 @click.option(
     "--out",
@@ -129,19 +148,13 @@ def prepare(
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Dataset folder written by `prepare`.")
+@recipe_argument
+@prepared_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the bundle to.")
-@click.option("--encoder", help="BERT-family encoder of the teacher: a folder or a hub id; default: the recipe's.")
+@encoder_option
 @click.option("--teacher", type=click.Path(path_type=Path), help="Trained teacher checkpoint: skips training one.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a value of the recipe, e.g. --set student.layers=2; may repeat.",
-)
+@device_option
+@overrides_option
 @click.option(
     "--work",
     type=click.Path(path_type=Path),
@@ -195,21 +208,15 @@ def compress(
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Dataset folder written by `prepare`.")
+@recipe_argument
+@prepared_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the search; it goes on there.")
-@click.option("--encoder", help="BERT-family encoder of the teacher: a folder or a hub id; default: the recipe's.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@encoder_option
+@device_option
 @click.option(
     "--trials", type=click.IntRange(min=1), help="Finished trials there shall be; default: the recipe's tune.trials."
 )
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a value of the recipe, e.g. --set teacher.training.epochs=2; may repeat.",
-)
+@overrides_option
 @json_option
 @quiet_option
 def tune(
@@ -254,20 +261,14 @@ def tune(
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Dataset folder written by `prepare`.")
+@recipe_argument
+@prepared_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the trainings and control.json.")
-@click.option("--encoder", help="BERT-family encoder of the teacher: a folder or a hub id; default: the recipe's.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@encoder_option
+@device_option
 @click.option("--teacher", type=click.Path(path_type=Path), help="Trained multi-task checkpoint: skips training one.")
 @click.option("--tasks", metavar="A,B", default="", help="Compare these tasks only; default: all.")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a value of the recipe, e.g. --set teacher.training.epochs=1; may repeat.",
-)
+@overrides_option
 @json_option
 @quiet_option
 def control(
