@@ -9,8 +9,7 @@ from typing import Literal
 
 import click
 
-from mtrec_edge.cli_text import bundle_argument, json_option, print_json, print_table, profile_option, quiet_option
-
+from mtrec_edge.cli_text import json_option, print_json, print_table, profile_option, quiet_option
 
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
 prepared_option = click.option(
@@ -323,7 +322,7 @@ def control(
 
 
 @click.command()
-@bundle_argument
+@click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Dataset folder the bundle was made of.")
 @click.option(
     "--users",
@@ -348,7 +347,7 @@ def control(
 @json_option
 @quiet_option
 def evaluate(
-    bundle: Path,
+    bundles: tuple[Path, ...],
     data: Path,
     users: int | None,
     seed: int,
@@ -361,21 +360,23 @@ def evaluate(
 ) -> None:
     """Judge a bundle on the test fold by the full protocol, baselines beside it.
 
+    Several bundles, made by one recipe with several seeds, are judged as one system: the mean over them.
+
     \b
     Example:
       mtrec-edge evaluate work/quickstart/bundle --data work/quickstart/data
     """
     from mtrec_edge_compress.data.arrays import build_arrays
     from mtrec_edge_compress.data.schema import Dataset
-    from mtrec_edge_compress.systems import evaluate_bundle
+    from mtrec_edge_compress.systems import evaluate_bundles
     from mtrec_edge_compress.systems_report import write_report
     from mtrec_edge_compress.systems_result import write_domain, write_systems
     from mtrec_edge_compress.systems_table import format_table
 
     files = dict(_domain_file(text) for text in domain_files)
     arrays = build_arrays(Dataset.read(data))
-    table = evaluate_bundle(
-        bundle,
+    table = evaluate_bundles(
+        bundles,
         arrays,
         profile=profile,
         users_per_domain=users,

@@ -38,6 +38,7 @@ VOCAB = [
 ]
 CARD = Card(
     "tiny",
+    0,
     MAX_TOKENS,
     SHAPE.max_history,
     "student",

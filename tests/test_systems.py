@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 from test_bundle_scorer import BUNDLE, arrays
 
-from mtrec_edge_compress.systems import evaluate_bundle
+from mtrec_edge_compress.evaluate import Evaluation
+from mtrec_edge_compress.systems import evaluate_bundles, mean_over_seeds
 from mtrec_edge_compress.systems_report import write_report
 from mtrec_edge_compress.systems_result import systems_result, write_domain, write_systems
 from mtrec_edge_compress.systems_table import format_table
@@ -15,7 +17,7 @@ from mtrec_edge_runtime.results import read_result
 
 @pytest.fixture(scope="module")
 def table():
-    return evaluate_bundle(BUNDLE, arrays(), profile="exact")
+    return evaluate_bundles([BUNDLE], arrays(), profile="exact")
 
 
 def test_the_report_is_one_page_that_needs_nothing_else(tmp_path, table):
@@ -65,7 +67,7 @@ def test_the_bundle_is_judged_shown_less(table):
 
 def test_the_table_holds_every_task_and_baseline():
     lines = []
-    table = evaluate_bundle(BUNDLE, arrays(), profile="exact", progress=lines.append)
+    table = evaluate_bundles([BUNDLE], arrays(), profile="exact", progress=lines.append)
     assert table["systems"]["fused"]["movies.like"]["ndcg@10"] == 1.0
     assert table["systems"]["fused"]["queries.entities"]["span_f1"] == 1.0
     assert {"fused", "text", "popularity", "tf-idf", "item-knn", "bias"} <= table["systems"].keys()
@@ -91,3 +93,32 @@ def test_a_table_puts_the_headline_first_and_a_dash_where_nothing_was_measured()
         "  fused   0.2500  0.5000",
         "  ease    0.1250       -",
     ]
+
+
+def test_bundles_of_several_seeds_are_one_system(table):
+    twice = evaluate_bundles([BUNDLE, BUNDLE], arrays(), profile="exact")
+    assert twice["systems"] == table["systems"] and twice["per_user"] == table["per_user"]
+    assert len(twice["seeds"]) == 2
+    alone = table["systems"]["fused"]["movies.like"]["ndcg@10"]
+    assert twice["by_seed"]["movies.like"] == [alone, alone]
+    notes = systems_result(twice, arrays(), name="tiny", command=["mtrec-edge"])["notes"]
+    assert f"movies.like, each bundle: {alone:.4f}, {alone:.4f}" in notes
+
+
+def test_the_mean_over_seeds_by_hand():
+    def part(values, f1, low):
+        per_user = {"t.like": {"ndcg@10": np.array(values)}, "t.tag": {}}
+        tasks = {"t.like": {"ndcg@10": float(np.nanmean(values))}, "t.tag": {"macro_f1": f1}}
+        intervals = {"t.like": {"ndcg@10": (0.0, 1.0)}, "t.tag": {"macro_f1": (low, 1.0)}}
+        return Evaluation(tasks, {}, {}, per_user, {}, {}, intervals=intervals)
+
+    found = mean_over_seeds([part([0.0, 1.0, np.nan], 0.5, 0.2), part([1.0, 1.0, np.nan], 0.7, 0.4)])
+    assert found.tasks == {"t.like": {"ndcg@10": pytest.approx(0.75)}, "t.tag": {"macro_f1": pytest.approx(0.6)}}
+    np.testing.assert_array_equal(found.per_user["t.like"]["ndcg@10"], [0.5, 1.0, np.nan])
+    assert found.intervals["t.tag"]["macro_f1"] == pytest.approx((0.3, 1.0))
+    assert found.intervals["t.like"]["ndcg@10"] == (0.5, 1.0)
+
+
+def test_no_bundle_is_refused():
+    with pytest.raises(InputError, match="no bundle to evaluate"):
+        evaluate_bundles([], arrays())

@@ -34,6 +34,7 @@ class Card:
     """What a bundle says of itself besides what its files tell."""
 
     name: str
+    seed: int
     max_tokens: int
     max_history: int
     catalogue: Literal["teacher", "student"]  # which encoder made the item vectors
@@ -122,6 +123,7 @@ def _draft(arrays: Arrays, tasks: tuple[Task, ...], card: Card, verdict: Verdict
         data={
             "name": data.name,
             "split_hash": data.split_hash,
+            "seed": card.seed,
             "licence": data.licence,
             "notes": list(data.notes),
         },

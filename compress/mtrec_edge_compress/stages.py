@@ -230,6 +230,7 @@ def bundle_up(job: Job, folder: Path) -> Made:
     shipped = next(row for row in job.rows if row.stage == "int8_fast")
     card = Card(
         name=recipe.name,
+        seed=recipe.seed,
         max_tokens=recipe.model.max_tokens,
         max_history=recipe.model.max_history,
         catalogue=recipe.bundle.catalogue,

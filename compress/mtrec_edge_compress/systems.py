@@ -1,10 +1,10 @@
-"""Evaluate a bundle with the baselines beside it, on the same users.
+"""Evaluate bundles with the baselines beside them, on the same users.
 
-Reads a bundle folder and Arrays, returns the systems table as a JSON-able dict. Knows nothing of torch.
+Reads bundle folders and Arrays, returns the systems table as a JSON-able dict. Knows nothing of torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ import numpy as np
 
 from mtrec_edge_compress.baselines import fit_baselines
 from mtrec_edge_compress.baselines.baseline import Baseline
+from mtrec_edge_compress.bootstrap import mean_interval
 from mtrec_edge_compress.bundle_scorer import BundleScorer
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.evaluate import Evaluation, evaluate
 from mtrec_edge_compress.judgement import Scorer, Scores
 from mtrec_edge_compress.narrowed import AfterOneLike, NewUser, SimilarItems
 from mtrec_edge_compress.systems_table import against, item_slices, slices
+from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.manifest import Profile
 
 FUSED = "fused"  # the bundle as it ships
@@ -31,8 +33,8 @@ ITEM_TO_ITEM = ("item-knn", "ease", "tf-idf")  # baselines that answer to one li
 Evaluations = dict[str, list[Evaluation]]  # system -> its evaluations, a part of the tasks each
 
 
-def evaluate_bundle(
-    path: str | Path,
+def evaluate_bundles(
+    paths: Sequence[Path],
     arrays: Arrays,
     *,
     profile: Profile = "fast",
@@ -40,39 +42,47 @@ def evaluate_bundle(
     seed: int = 0,
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Judge a bundle and the baselines on the TEST fold; return the systems table as a JSON-able dict.
+    """Judge bundles and the baselines on the TEST fold; return the systems table as a JSON-able dict.
+
+    Several bundles are one system, made with several seeds: every value is the mean over them, and so is every user's
+    value, over which the interval of a mean is drawn; any other interval is the mean of theirs.
 
     * `systems`: the bundle (`fused`, and shown less: see docs/evaluation.md), baselines -> task -> metric -> value
     * `intervals`: system -> task -> metric -> 95 % bounds over users
+    * `seeds`: the bundles' own; `by_seed`: task -> each bundle's headline metric
     * `counts` and `chance`: by task; `settings`: what validation chose for each baseline
     * `against`: one of the bundle's systems -> task -> other system -> paired bootstrap of the former's per-user values
       less the latter's, with Holm's p
     * `by_history`, `by_item`: see `slices` and `item_slices`
-    * `reliability`: task -> the bundle's `predicted`, `happened` and `events` of each bin of probability
+    * `reliability`: task -> the first bundle's `predicted`, `happened` and `events` of each bin of probability
     * `per_user`: system -> task -> metric -> a value for each user or row judged, None where there is none
 
     `progress` is told a line at a time.
 
     Raises:
-        InputError: the bundle was made of another split or catalogue.
+        InputError: no bundle, a bundle of another split or catalogue, or bundles of different tasks.
     """
-    scorer = BundleScorer(path, arrays, profile=profile)
-    progress(f"bundle {Path(path).name}, profile {profile}: {len(scorer.tasks)} tasks")
     test = _Test(arrays, users_per_domain, seed)
-    whole = test.judge(scorer, scorer.tasks)
-    alone = BundleScorer(path, arrays, profile=profile, links=False)
-    narrow = _bundle_shown_less(test, scorer, alone, progress)
-    baselines, beside, settings = _baselines(test, scorer.tasks, progress)
-    known: Evaluations = {FUSED: [whole], **narrow, **baselines, **beside}
-    tasks = [arrays.task(name) for name in scorer.tasks]
+    bundles = _open(paths, arrays, profile)
+    served = bundles[0].tasks
+    judged = [_views(test, path, scorer, profile, progress) for path, scorer in zip(paths, bundles, strict=True)]
+    ours = {name: [mean_over_seeds([views[name] for views in judged])] for name in judged[0]}
+    baselines, beside, settings = _baselines(test, served, progress)
+    known: Evaluations = {**ours, **baselines, **beside}
+    whole = ours[FUSED][0]
+    tasks = [arrays.task(name) for name in served]
     rivals = {
         FUSED: {name: known[name] for name in known if name not in (NEW, *_after_one_like(known))},
         NEW: {name: known[name] for name in (NEW, "popularity") if name in known},
         SIMILAR: {name: known[name] for name in _after_one_like(known)},
     }
     return {
-        "bundle": Path(path).name,
+        "bundle": ", ".join(path.name for path in paths),
         "profile": profile,
+        "seeds": [bundle.recommender.manifest.data.get("seed") for bundle in bundles],
+        "by_seed": {
+            task.name: [views[FUSED].tasks[task.name].get(task.headline) for views in judged] for task in tasks
+        },
         "dataset": {"name": arrays.dataset.name, "split_hash": arrays.dataset.split_hash},
         "users_per_domain": users_per_domain,
         "seed": seed,
@@ -121,22 +131,66 @@ class _Test:
         return [name for name in tasks if self.arrays.task(name).negatives]
 
 
-def _bundle_shown_less(
-    test: _Test, scorer: BundleScorer, alone: BundleScorer, progress: Callable[[str], None]
-) -> Evaluations:
-    """Judge the bundle without its links, on new users, and by its similar items."""
+def _open(paths: Sequence[Path], arrays: Arrays, profile: Profile) -> list[BundleScorer]:
+    if not paths:
+        raise InputError("no bundle to evaluate: name at least one folder")
+    bundles = [BundleScorer(path, arrays, profile=profile) for path in paths]
+    for path, bundle in zip(paths, bundles, strict=True):
+        if bundle.tasks != bundles[0].tasks:
+            raise InputError(
+                f"bundle {path} serves {', '.join(bundle.tasks)}, {paths[0]} serves {', '.join(bundles[0].tasks)}: "
+                "evaluate together only bundles that one recipe made with several seeds"
+            )
+    return bundles
+
+
+def _views(
+    test: _Test, path: Path, scorer: BundleScorer, profile: Profile, progress: Callable[[str], None]
+) -> dict[str, Evaluation]:
+    """Judge one bundle as it ships, without its links, on new users, and by its similar items."""
+    progress(f"bundle {path.name}, profile {profile}: {len(scorer.tasks)} tasks")
+    found = {FUSED: test.judge(scorer, scorer.tasks)}
     pairs = [name for name in scorer.tasks if test.arrays.task(name).source == "events"]
     ranked = test.ranked(scorer.tasks)
-    progress("bundle without links, with few events, with one like")
-    found: Evaluations = {}
     if len(scorer.recommender.catalogue.neighbours):
-        found[TEXT] = [test.judge(alone, pairs)]
+        progress(f"bundle {path.name} without links")
+        found[TEXT] = test.judge(BundleScorer(path, test.arrays, profile=profile, links=False), pairs)
     if ranked:
-        found[NEW] = [test.judge(NewUser(scorer, NEW_EVENTS), ranked)]
-        found[FUSED + ONE_LIKE] = [test.judge(AfterOneLike(scorer, test.arrays), ranked)]
+        progress(f"bundle {path.name} with {NEW_EVENTS} events, with one like")
+        found[NEW] = test.judge(NewUser(scorer, NEW_EVENTS), ranked)
+        found[FUSED + ONE_LIKE] = test.judge(AfterOneLike(scorer, test.arrays), ranked)
         listed = AfterOneLike(SimilarItems(scorer.recommender, test.arrays), test.arrays)
-        found[SIMILAR] = [test.judge(listed, ranked, calibrated=False)]
+        found[SIMILAR] = test.judge(listed, ranked, calibrated=False)
     return found
+
+
+def mean_over_seeds(parts: Sequence[Evaluation]) -> Evaluation:
+    """Return evaluations of one system made with several seeds, judged on the same users, as one."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    per_user = {
+        task: {metric: np.mean([part.per_user[task][metric] for part in parts], axis=0) for metric in own}
+        for task, own in first.per_user.items()
+    }
+    tasks = {
+        task: {metric: float(np.mean([part.tasks[task][metric] for part in parts])) for metric in own}
+        for task, own in first.tasks.items()
+    }
+    intervals = {
+        task: {metric: _bounds_over_seeds(parts, per_user, task, metric) for metric in own}
+        for task, own in first.intervals.items()
+    }
+    return replace(first, tasks=tasks, per_user=per_user, intervals=intervals)
+
+
+def _bounds_over_seeds(
+    parts: Sequence[Evaluation], per_user: Mapping[str, Mapping[str, Scores]], task: str, metric: str
+) -> tuple[float, float]:
+    if metric in per_user[task]:
+        return mean_interval(per_user[task][metric])
+    low, high = np.mean([part.intervals[task][metric] for part in parts], axis=0)
+    return float(low), float(high)
 
 
 def _baselines(

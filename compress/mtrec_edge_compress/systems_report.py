@@ -1,4 +1,4 @@
-"""What `evaluate_bundle` found, as one HTML page to look at: a picture of each task, the table, how to read it.
+"""What `evaluate_bundles` found, as one HTML page to look at: a picture of each task, the table, how to read it.
 
 The page needs no other file and no network. Knows nothing of how a system scores.
 """
@@ -45,7 +45,7 @@ its p, corrected for the number of systems (Holm), is below 0.05; one seed tells
 
 
 def write_report(path: Path, table: Mapping[str, Any]) -> None:
-    """Write the table of `evaluate_bundle` as an HTML page."""
+    """Write the table of `evaluate_bundles` as an HTML page."""
     users = table["users_per_domain"]
     page = PAGE.render(
         title=f"{table['bundle']} against the baselines",

@@ -1,4 +1,4 @@
-"""What `evaluate_bundle` found, as result files: a system a row of the published tables.
+"""What `evaluate_bundles` found, as result files: a system a row of the published tables.
 
 A system `fused - NAME` is the bundle's advantage over a baseline on the same users, with its 95 % interval. Knows
 nothing of how a system scores.
@@ -15,7 +15,7 @@ from mtrec_edge_runtime.results import DatasetInfo, Measured, Result, new_result
 
 
 def write_systems(path: Path, table: dict[str, Any], arrays: Arrays, *, command: Sequence[str]) -> None:
-    """Write the table of `evaluate_bundle` as the result file `path`, its per-user values compressed beside it."""
+    """Write the table of `evaluate_bundles` as the result file `path`, its per-user values compressed beside it."""
     result = systems_result(table, arrays, name=path.stem, command=command)
     result["samples"] = write_samples(path, table["per_user"])
     write_result(path, result)
@@ -44,7 +44,7 @@ def write_domain(path: Path, table: dict[str, Any], arrays: Arrays, domain: str,
 
 
 def systems_result(table: dict[str, Any], arrays: Arrays, *, name: str, command: Sequence[str]) -> Result:
-    """Return the table of `evaluate_bundle` under the schema of `mtrec_edge_runtime.results`."""
+    """Return the table of `evaluate_bundles` under the schema of `mtrec_edge_runtime.results`."""
     result = _result(table, arrays, name=name, command=command)
     systems: dict[str, dict[str, Measured]] = {}
     for system, task, metric, measured in _cells(table):
@@ -71,14 +71,25 @@ def _cells(table: dict[str, Any]) -> Iterator[tuple[str, str, str, Measured]]:
 def _result(table: dict[str, Any], arrays: Arrays, *, name: str, command: Sequence[str]) -> Result:
     counts = {"users": len(arrays.user_ids), "items": len(arrays.item_ids), "events": len(arrays.event_item)}
     dataset = DatasetInfo(name=arrays.dataset.name, split_hash=arrays.dataset.split_hash, counts=counts)
-    result = new_result(name, command=command, seeds=[table["seed"]], dataset=dataset)
+    result = new_result(
+        name,
+        command=command,
+        seeds=[table["seed"] if seed is None else seed for seed in table["seeds"]],
+        dataset=dataset,
+    )
     users = table["users_per_domain"]
     result["notes"] = [
         f"profile {table['profile']}",
+        f"users drawn, baselines tuned with seed {table['seed']}",
         "all users" if users is None else f"a seeded sample of {users:,} users a domain",
+        *(f"{task}, each bundle: {_listed(values)}" for task, values in table["by_seed"].items() if len(values) > 1),
         *arrays.dataset.notes,
     ]
     return result
+
+
+def _listed(values: Sequence[float | None]) -> str:
+    return ", ".join("-" if value is None else f"{value:.4f}" for value in values)
 
 
 def measured_value(value: float, bounds: Sequence[float] | None) -> Measured:

@@ -1,6 +1,6 @@
 """Several systems' evaluations side by side: who is ahead by how much, and the table as text.
 
-Reads Evaluations, or the dict that `systems.evaluate_bundle` returns. Knows nothing of bundles and baselines.
+Reads Evaluations, or the dict that `systems.evaluate_bundles` returns. Knows nothing of bundles and baselines.
 """
 
 from collections.abc import Mapping, Sequence
