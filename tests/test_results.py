@@ -150,11 +150,14 @@ def test_an_evaluation_becomes_a_result_with_advantages_as_systems(tmp_path: Pat
     found = {"metric": "ndcg@10", "mean": 0.02, "low": 0.01, "high": 0.03, "p": 0.001, "users": 30}
     evaluated = {
         "seed": 0,
+        "seeds": [3, None],
+        "by_seed": {"video.like": [0.25, 0.35]},
         "profile": "fast",
         "users_per_domain": 30,
         "headlines": {"video.like": "ndcg@10"},
         "systems": {"fused": {"video.like": {"ndcg@10": 0.3}}, "ease": {"video.like": {"ndcg@10": 0.28}}},
-        "against": {"video.like": {"ease": found}},
+        "intervals": {"fused": {"video.like": {"ndcg@10": [0.2, 0.4]}}, "ease": {}},
+        "against": {"fused": {"video.like": {"ease": found}}},
         "per_user": {"fused": {"video.like": {"ndcg@10": [1.0, None]}}},
     }
     write_systems(tmp_path / "tiny-systems.json", evaluated, arrays, command=["mtrec-edge", "evaluate"])
@@ -163,6 +166,9 @@ def test_an_evaluation_becomes_a_result_with_advantages_as_systems(tmp_path: Pat
     assert read_result(tmp_path / "tiny-systems.json")["samples"] == "tiny-systems.samples.json.gz"
     result = systems_result(evaluated, arrays, name="tiny-systems", command=["mtrec-edge", "evaluate"])
     check_result(result)
+    assert result["seeds"] == [3, 0]  # a bundle that does not say its own counts as that of the evaluation
+    assert result["systems"]["fused"] == {"video.like ndcg@10": {"value": 0.3, "low": 0.2, "high": 0.4}}
     assert result["systems"]["ease"] == {"video.like ndcg@10": {"value": 0.28}}
     assert result["systems"]["fused - ease"] == {"video.like ndcg@10": {"value": 0.02, "low": 0.01, "high": 0.03}}
     assert "a seeded sample of 30 users a domain" in result["notes"]
+    assert "video.like, each bundle: 0.2500, 0.3500" in result["notes"]
