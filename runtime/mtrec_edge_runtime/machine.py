@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypedDict
@@ -85,8 +86,12 @@ def resident_bytes() -> dict[str, int]:
     return found or {"peak": _rusage_peak()}
 
 
+@cache
 def current_commit(folder: Path | None = None) -> str:
-    """Return the git commit of the working folder, with `-dirty` when it has changes, or `unknown`."""
+    """Return the git commit of the working folder, with `-dirty` when it has changes, or `unknown`.
+
+    Asked once a process: of several result files the first one written does not make the tree of the next dirty.
+    """
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty"]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=False)
