@@ -122,6 +122,8 @@ def test_recent_popularity_by_hand(arrays):
         expected[i] += liked * 0.5 ** (2 * (latest - time) / (latest - first))
     nobody = arrays.history(0, Fold.TRAIN)
     assert fit_recent_popularity(signals, half_life=0.5).scores(nobody) == pytest.approx(np.log1p(expected))
+    late = replace(arrays, event_time=arrays.event_time + 1_500_000_000)  # seconds since 1970, as logs have them
+    assert fit_recent_popularity(Signals(late, LIKE), half_life=0.5).scores(nobody) == pytest.approx(np.log1p(expected))
     timeless = replace(arrays, event_time=np.zeros_like(arrays.event_time))
     assert fit_recent_popularity(Signals(timeless, LIKE), half_life=0.5) is None
 

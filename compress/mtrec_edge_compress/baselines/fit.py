@@ -146,9 +146,11 @@ class _Fit:
         }
 
     def _recent_popularity(self, task: TaskSpec, signals: Signals) -> None:
-        if len(np.unique(signals.times)) > 1:
-            trials = [(f"half-life={h:g}", partial(fit_recent_popularity, signals, half_life=h)) for h in RECENT_TRIALS]
-            self._tune("popularity-recent", task, trials)
+        name = "popularity-recent"
+        trials = [(f"half-life={h:g}", partial(fit_recent_popularity, signals, half_life=h)) for h in RECENT_TRIALS]
+        best, setting = self._best(task, trials, lambda model: Baseline(name, self.domain, {task.name: model}))
+        if best is not None:
+            self._keep(name, task, best, setting)
 
     def _text_neighbours(self, task: TaskSpec, signals: Signals) -> None:
         if self.features is None:

@@ -54,7 +54,7 @@ def fit_recent_popularity(signals: Signals, *, half_life: float) -> RecentPopula
     """
     _, item, label = signals.labelled
     times = signals.times
-    span = int(times.max(initial=0) - times.min(initial=0)) if len(times) else 0
+    span = int(np.ptp(times)) if len(times) else 0
     if span == 0:
         return None
     age = (times.max() - times) / span

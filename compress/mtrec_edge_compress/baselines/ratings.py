@@ -32,8 +32,13 @@ def fit_item_mean(signals: Signals) -> ItemMean:
     """Return mu + sum(label - mu) / (n + 5) of each item's TRAIN labels."""
     _, item, label = signals.labelled
     mean = float(label.mean()) if len(label) else 0.0
-    excess = np.bincount(item, label - mean, signals.items)
-    return ItemMean(mean + excess / (np.bincount(item, minlength=signals.items) + _ITEM_SHRINK))
+    return ItemMean(mean + _shrunk_means(item, label - mean, signals.items, _ITEM_SHRINK))
+
+
+def _shrunk_means(group: IntArray, values: Scores, groups: int, shrink: float) -> Scores:
+    """Return sum(value) / (n + shrink) of each group, (groups,)."""
+    means: Scores = np.bincount(group, values, groups) / (np.bincount(group, minlength=groups) + shrink)
+    return means
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,11 @@ def fit_bias(signals: Signals, *, item_shrink: float, user_shrink: float) -> Bia
     user, item, label = signals.labelled
     mean = float(label.mean()) if len(label) else 0.0
     users = len(signals.arrays.user_ids)
-    item_count = np.bincount(item, minlength=signals.items) + item_shrink
-    user_count = np.bincount(user, minlength=users) + user_shrink
-    item_bias, user_bias = np.zeros(signals.items), np.zeros(users)
+    item_bias: Scores = np.zeros(signals.items)
+    user_bias: Scores = np.zeros(users)
     for _ in range(_SWEEPS):
-        item_bias = np.bincount(item, label - mean - user_bias[user], signals.items) / item_count
-        user_bias = np.bincount(user, label - mean - item_bias[item], users) / user_count
+        item_bias = _shrunk_means(item, label - mean - user_bias[user], signals.items, item_shrink)
+        user_bias = _shrunk_means(user, label - mean - item_bias[item], users, user_shrink)
     return Bias(signals, mean, item_bias, user_shrink)
 
 
@@ -90,9 +94,8 @@ def fit_biased_factors(bias: Bias, *, penalty: float, seed: int) -> BiasedFactor
     """
     user, item, label = bias.signals.labelled
     users = len(bias.signals.arrays.user_ids)
-    count = np.bincount(user, minlength=users) + bias.user_shrink
-    user_bias = np.bincount(user, label - bias.mean - bias.item_bias[item], users) / count
-    residual = label - bias.mean - bias.item_bias[item] - user_bias[user]
+    residual = label - bias.mean - bias.item_bias[item]
+    residual -= _shrunk_means(user, residual, users, bias.user_shrink)[user]
     of_user, of_item = _rows_of(user, users), _rows_of(item, bias.signals.items)
     items = np.random.default_rng(seed).normal(0.0, 0.1, (bias.signals.items, _FACTORS))
     for _ in range(_FACTOR_ROUNDS):
