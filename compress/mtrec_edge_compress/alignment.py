@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from mtrec_edge_compress.baselines.signals import Signals, Sparse, ranked_signals
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray, IntArray
@@ -27,6 +28,7 @@ class Company:
     fresh: IntArray  # (fresh,) catalogue rows of the queries that a step encodes
     cached: IntArray  # (cached,) places among the references, queries too
     target: FloatArray  # (fresh + cached, references) sums to 1 in each row
+    other: FloatArray  # (fresh + cached, references) 0 where a query meets itself, else 1
     share: FloatArray  # (fresh + cached,) weights; over all domains and processes both kinds sum to 1/2
 
 
@@ -74,13 +76,15 @@ class CoConsumption:
         for rows, likes, references in parts:
             fresh = np.flatnonzero(np.isin(rows, own))
             queries = np.concatenate([fresh, references[mine]])
+            other = queries[:, None] != references[None, :]
             total = np.repeat([fresh_total, cached_total], [len(fresh), len(references[mine])])
             found.append(
                 Company(
                     rows[references],
                     rows[fresh],
                     np.arange(len(references))[mine],
-                    _target(likes, queries, references),
+                    _target(likes, queries, references, other),
+                    other.astype(np.float32),
                     (_weight(likes, queries) / (2 * total)).astype(np.float32),
                 )
             )
@@ -97,12 +101,12 @@ def _count(likes: Sparse, items: IntArray) -> FloatArray:
     return count
 
 
-def _target(likes: Sparse, queries: IntArray, references: IntArray) -> FloatArray:
-    """Return softmax over references of users in common / (sqrt(users of both) + shrinkage), an item not its own."""
+def _target(likes: Sparse, queries: IntArray, references: IntArray, other: npt.NDArray[np.bool_]) -> FloatArray:
+    """Return softmax over `other` references of users in common / (sqrt(users of both) + shrinkage)."""
     common = (likes[:, queries].T @ likes[:, references]).toarray()
     both = np.sqrt(np.outer(_count(likes, queries), _count(likes, references)))
     logits = common / (both + SHRINKAGE) / TEMPERATURE
-    logits[queries[:, None] == references[None, :]] = -np.inf
+    logits[~other] = -np.inf
     weight = np.exp(logits - logits.max(axis=1, keepdims=True, initial=0.0))
     target: FloatArray = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
     return target

@@ -70,8 +70,8 @@ class CompanyBatch:
     fresh: Tensor  # (fresh,) places among the encoded texts
     cached: Tensor  # (cached,) places among the references
     target: Tensor  # (fresh + cached, references)
-    share: Tensor  # (fresh + cached,)
     other: Tensor  # (fresh + cached, references) 0 where a query meets itself, else 1
+    share: Tensor  # (fresh + cached,)
 
 
 @dataclass(frozen=True)
@@ -287,15 +287,13 @@ class BatchSource:
 
 def _company(company: Company, place: dict[int, int]) -> CompanyBatch:
     """Return one domain's company as tensors; `place` says where each row stands among the encoded texts."""
-    rows = np.concatenate([company.fresh, company.references[company.cached]])
-    other = rows[:, None] != company.references[None, :]
     return CompanyBatch(
         torch.from_numpy(company.references),
         torch.tensor([place[int(row)] for row in company.fresh], dtype=torch.int64),
         torch.from_numpy(company.cached),
         torch.from_numpy(company.target),
+        torch.from_numpy(company.other),
         torch.from_numpy(company.share),
-        torch.from_numpy(other.astype(np.float32)),
     )
 
 
