@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny_models import MAX_TOKENS, SHAPE, VOCABULARY, dataset, student_model
+from tiny_models import MAX_TOKENS, SHAPE, VOCABULARY, dataset, id_rows, student_model
 
 from mtrec_edge_compress.bundle import Card, self_test, write_bundle
 from mtrec_edge_compress.data.arrays import build_arrays
@@ -53,7 +53,7 @@ def parts(tmp_path_factory):
     assert len(VOCAB) <= VOCABULARY
     place = tmp_path_factory.mktemp("parts")
     export_onnx(student_model(), place)
-    quantize(place, place / "int8")
+    quantize(place, place / "int8", id_rows())
     (place / "vocab.txt").write_text("\n".join(VOCAB) + "\n", encoding="utf-8")
     arrays = build_arrays(dataset())
     tokenizer = WordPiece.load(place / "vocab.txt")

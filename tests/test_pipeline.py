@@ -58,6 +58,8 @@ rounds = 1
 importance_steps = 1
 [prune.heal]
 {TRAINING}
+[prune.tasks]
+{TRAINING}
 [verify] # an untrained model has nothing to keep
 retention = -100.0
 task_loss = 100.0

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tiny_models import VOCABULARY, bert_model, student_model
+from tiny_models import VOCABULARY, bert_model, id_rows, student_model
 
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.graphs import Graphs
@@ -19,13 +19,8 @@ FILES = ("encoder.onnx", "encoder.exact.onnx", "encoder.bin", "ranker.onnx")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("graphs")
     export_onnx(student_model(), path)
-    quantize(path, path / "int8")
+    quantize(path, path / "int8", id_rows())
     return path
-
-
-def texts(count=20, seed=0):
-    rng = np.random.default_rng(seed)
-    return [rng.integers(0, VOCABULARY, length) for length in rng.integers(3, 30, count)]
 
 
 def test_int8_rows_are_within_half_a_step_and_keep_empty_rows():
@@ -73,13 +68,13 @@ def test_a_ranker_weight_beyond_sixteen_bits_stops_the_stage(tmp_path):
         model.heads.inner.weight[0, 0] = 1e6
     export_onnx(model, tmp_path)
     with pytest.raises(StageError, match=r"holds 1e\+06, beyond float16"):
-        quantize(tmp_path, tmp_path / "int8")
+        quantize(tmp_path, tmp_path / "int8", id_rows())
 
 
 @pytest.mark.parametrize("make", [student_model, bert_model])
 def test_no_fp32_embedding_remains(tmp_path, make):
     export_onnx(make(), tmp_path)
-    quantize(tmp_path, tmp_path / "int8")
+    quantize(tmp_path, tmp_path / "int8", id_rows())
     for name in ("encoder.onnx", "encoder.exact.onnx"):
         model = onnx.load(tmp_path / "int8" / name)
         weights = weights_of(model)
@@ -105,10 +100,22 @@ def test_the_ledger_adds_up_to_one_file(folder):
     assert ledger["heads"] == pytest.approx(4 * (33 * 16 + 17 * 3 + 33 * 3), abs=64)
 
 
+def evened(graph, weight):
+    """Return what the input of the MatMul by `weight` was multiplied by, (in,) or one 1."""
+    (product,) = (
+        n
+        for n in graph.graph.node
+        if n.op_type == "MatMul" and n.input[1] == weight.replace("_quantized", "_dequantized")
+    )
+    source = product.input[0].removesuffix("/even")
+    return weights_of(graph).get(f"{source}.even_scale", np.ones(1, np.float32))
+
+
 def test_exact_profile_equals_torch_with_the_weights_rounded(folder):
     """Put the INT8 weights back into the torch model: the exact profile must give its very outputs."""
     model = student_model()
-    stored = weights_of(onnx.load(folder / "int8/encoder.exact.onnx"))
+    graph = onnx.load(folder / "int8/encoder.exact.onnx")
+    stored = weights_of(graph)
     tables = {
         name.removesuffix(".int8"): stored[name] * stored[f"{name.removesuffix('.int8')}.scale"]
         for name in stored
@@ -120,7 +127,7 @@ def test_exact_profile_equals_torch_with_the_weights_rounded(folder):
             assert np.abs(parameter.numpy() - value).max() < 0.02
             parameter.copy_(torch.from_numpy(value))
         matrices = {
-            name: stored[name] * stored[name.replace("_quantized", "_scale")]
+            name: stored[name] * stored[name.replace("_quantized", "_scale")] * evened(graph, name)[:, None]
             for name in stored
             if name.endswith("_quantized")
         }
@@ -130,7 +137,7 @@ def test_exact_profile_equals_torch_with_the_weights_rounded(folder):
             assert np.abs(layer.weight.numpy().T - value).max() < np.abs(value).max() / 100
             layer.weight.copy_(torch.from_numpy(value.T.copy()))
     graphs = Graphs(folder / "int8", "exact")
-    for ids in texts(4):
+    for ids in id_rows(4):
         with torch.no_grad():
             expected = model.encode(torch.from_numpy(ids[None]), torch.ones(1, len(ids), dtype=torch.int64))
         found = graphs.run_encoder(ids[None], np.ones((1, len(ids)), np.int64))
@@ -139,7 +146,7 @@ def test_exact_profile_equals_torch_with_the_weights_rounded(folder):
 
 def test_exact_profile_gives_a_batch_what_it_gives_each_text(folder):
     graphs = Graphs(folder / "int8", "exact")
-    ids = np.stack([text[:3] for text in texts(8)])
+    ids = np.stack([text[:3] for text in id_rows(8)])
     together = graphs.run_encoder(ids, np.ones_like(ids))
     padded = graphs.run_encoder(np.pad(ids, ((0, 0), (0, 9))), np.pad(np.ones_like(ids), ((0, 0), (0, 9))))
     for row in range(len(ids)):
@@ -150,14 +157,14 @@ def test_exact_profile_gives_a_batch_what_it_gives_each_text(folder):
 
 @pytest.mark.parametrize("variant", ["fast", "exact"])
 def test_int8_vectors_stay_close_to_fp32(folder, variant):
-    expected = Graphs(folder, "fp32").encode(texts()).vectors
-    found = Graphs(folder / "int8", variant).encode(texts()).vectors
+    expected = Graphs(folder, "fp32").encode(id_rows()).vectors
+    found = Graphs(folder / "int8", variant).encode(id_rows()).vectors
     assert (expected * found).sum(axis=1).min() > 0.999
 
 
 def test_encode_keeps_the_order_of_mixed_lengths(folder):
     graphs = Graphs(folder, "fp32")
-    ids = texts(40)
+    ids = id_rows(40)
     together = graphs.encode(ids)
     for row in (0, 13, 39):
         alone = graphs.encode([ids[row]])
@@ -167,15 +174,15 @@ def test_encode_keeps_the_order_of_mixed_lengths(folder):
 
 
 def test_quantizing_twice_gives_the_same_bytes(folder, tmp_path):
-    quantize(folder, tmp_path)
+    quantize(folder, tmp_path, id_rows())
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (folder / "int8" / name).read_bytes()
 
 
 def test_eight_bits_are_nearer_than_seven(folder, tmp_path):
-    quantize(folder, tmp_path, reduce_range=False)
-    expected = Graphs(folder, "fp32").encode(texts()).vectors
-    seven, eight = (Graphs(path, "exact").encode(texts()).vectors for path in (folder / "int8", tmp_path))
+    quantize(folder, tmp_path, id_rows(), reduce_range=False)
+    expected = Graphs(folder, "fp32").encode(id_rows()).vectors
+    seven, eight = (Graphs(path, "exact").encode(id_rows()).vectors for path in (folder / "int8", tmp_path))
     assert np.abs(eight - expected).mean() < np.abs(seven - expected).mean()
 
 
@@ -196,4 +203,4 @@ def test_a_large_float_that_stays_is_refused(tmp_path):
     model.text.backbone = AdditiveTable(model.text.backbone)
     export_onnx(model, tmp_path)
     with pytest.raises(StageError, match=r"still holds model.text.backbone.table as 76,800 bytes of FP32"):
-        quantize(tmp_path, tmp_path / "int8")
+        quantize(tmp_path, tmp_path / "int8", id_rows())

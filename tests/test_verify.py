@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tiny_models import MAX_TOKENS, TASKS, VOCABULARY, dataset, student_model
+from tiny_models import MAX_TOKENS, TASKS, VOCABULARY, dataset, id_rows, student_model
 
 from mtrec_edge_compress.agreement import make_pool, rank_correlation, ranking_agreement, top_overlap
 from mtrec_edge_compress.data.arrays import build_arrays
@@ -26,7 +26,7 @@ def arrays():
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("graphs")
     export_onnx(student_model(), path)
-    quantize(path, path / "int8")
+    quantize(path, path / "int8", id_rows())
     return path
 
 

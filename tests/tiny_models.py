@@ -1,6 +1,7 @@
 """Random tiny models and a tiny dataset for the tests of export, quantize, verify and bundle."""
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import torch
 from torch import nn
@@ -88,3 +89,9 @@ def dataset(*, users: int = 12, movies: int = 30) -> Dataset:
     made = Dataset("tiny", *frames, TASKS, split_hash="0" * 16, licence="none: invented")
     made.check()
     return made
+
+
+def id_rows(count: int = 20, seed: int = 0) -> list[npt.NDArray[np.int64]]:
+    """Return random token ids of `count` texts."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, VOCABULARY, length) for length in rng.integers(3, 30, count)]

@@ -44,7 +44,14 @@ RECIPE = Recipe(
     model=Model(vector_size=16, max_tokens=MAX_TOKENS, max_history=8, task_hidden=4, dropout=0.0),
     student=Student(layers=2, embedding_size=16, vocabulary=500, dropout=0.0),
     distill=Distill(represent=SETTINGS, tasks=SETTINGS),
-    prune=Prune(heads=0.5, units=0.5, rounds=2, importance_steps=2, heal=replace(SETTINGS, epochs=1)),
+    prune=Prune(
+        heads=0.5,
+        units=0.5,
+        rounds=2,
+        importance_steps=2,
+        heal=replace(SETTINGS, epochs=1),
+        tasks=replace(SETTINGS, epochs=1),
+    ),
 )
 
 

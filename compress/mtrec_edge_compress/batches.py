@@ -25,7 +25,8 @@ from mtrec_edge_compress.windows import Window, Windows
 from mtrec_edge_runtime.tasks import Kind
 
 Bools = npt.NDArray[np.bool_]
-BUCKET_TEXTS = 32  # texts padded together, after sorting by length
+BUCKETS = 4  # of a step's texts, sorted by length, each padded to its longest ...
+LEAST_BUCKET = 16  # ... unless buckets were smaller than this: below, their number costs more than padding
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,8 @@ class BatchSource:
         company = self._co_consumption.sample(rng, texts, self._mine) if self.with_company else []
         fresh = np.unique(fresh)
         fresh = fresh[np.argsort(self.tokens.lengths[fresh], kind="stable")]
-        buckets = tuple(self._bucket(fresh[at : at + BUCKET_TEXTS]) for at in range(0, len(fresh), BUCKET_TEXTS))
+        size = max(LEAST_BUCKET, -(-len(fresh) // BUCKETS))
+        buckets = tuple(self._bucket(fresh[at : at + size]) for at in range(0, len(fresh), size))
         place = {int(row): number for number, row in enumerate(fresh)}
         return Batch(
             buckets,

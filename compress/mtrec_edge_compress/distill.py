@@ -5,7 +5,7 @@ the teacher's vector, so the ranker works on either and a catalogue may hold the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.encoding import Encoded
 from mtrec_edge_compress.learner import Learner, order_of, rank_pairs
 from mtrec_edge_compress.model import MultiTaskModel
-from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.recipe import Recipe, Training
 from mtrec_edge_compress.teacher import load_backbone, task_weights
 from mtrec_edge_compress.tokens import Tokens
 from mtrec_edge_compress.training import Device, Validate, fit
@@ -191,7 +191,8 @@ def new_student(recipe: Recipe, teacher: MultiTaskModel, token_ids: Sequence[int
         positions=recipe.model.max_tokens,
         dropout=recipe.student.dropout,
     )
-    student = MultiTaskModel(backbone, hidden, teacher.shape, teacher.tasks)
+    shape = replace(teacher.shape, dropout=recipe.student.dropout)
+    student = MultiTaskModel(backbone, hidden, shape, teacher.tasks)
     copied = {k: v for k, v in teacher.state_dict().items() if not k.startswith("text.backbone.")}
     if hidden != teacher.hidden_size:
         sized = student.state_dict()
@@ -208,6 +209,29 @@ def student_learner(
     return StudentLearner(student, TaskWeighting(weights, "static"), arrays, tokens, soft, recipe)
 
 
+def student_batches(
+    recipe: Recipe,
+    learner: StudentLearner,
+    arrays: Arrays,
+    collaboration: Collaboration,
+    settings: Training,
+    *,
+    with_pairs: bool,
+    round_number: int = 0,
+) -> BatchSource:
+    """Return what a student learns from in one phase: every readable text, and pairs too where asked for."""
+    return BatchSource(
+        arrays,
+        learner.tokens,
+        collaboration,
+        settings,
+        recipe.model.max_history,
+        recipe.seed + round_number,
+        with_pairs,
+        every_text=True,
+    )
+
+
 def distill(
     recipe: Recipe,
     learner: StudentLearner,
@@ -220,28 +244,25 @@ def distill(
     progress: bool,
 ) -> dict[str, float]:
     """Train the student: all texts first, then texts and pairs; return the validation metrics of the second phase."""
-    phases = (("represent", recipe.distill.represent, False), ("tasks", recipe.distill.tasks, True))
-    metrics: dict[str, float] = {}
-    for name, settings, with_pairs in phases:
-        source = BatchSource(
-            arrays,
-            learner.tokens,
-            collaboration,
-            settings,
-            recipe.model.max_history,
-            recipe.seed,
-            with_pairs,
-            every_text=True,
-        )
-        check = validate if with_pairs else None
-        metrics = fit(
-            learner,
-            source,
-            settings,
-            folder=folder / name,
-            validate=check,
-            device=device,
-            label=name,
-            progress=progress,
-        )
-    return metrics
+    settings = recipe.distill
+    texts = student_batches(recipe, learner, arrays, collaboration, settings.represent, with_pairs=False)
+    fit(
+        learner,
+        texts,
+        settings.represent,
+        folder=folder / "represent",
+        device=device,
+        label="represent",
+        progress=progress,
+    )
+    both = student_batches(recipe, learner, arrays, collaboration, settings.tasks, with_pairs=True)
+    return fit(
+        learner,
+        both,
+        settings.tasks,
+        folder=folder / "tasks",
+        validate=validate,
+        device=device,
+        label="tasks",
+        progress=progress,
+    )

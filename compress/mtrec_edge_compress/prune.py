@@ -18,7 +18,7 @@ from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.compact import CompactBert, Layer
 from mtrec_edge_compress.data.arrays import Arrays
-from mtrec_edge_compress.distill import StudentLearner
+from mtrec_edge_compress.distill import StudentLearner, student_batches
 from mtrec_edge_compress.recipe import Prune, Recipe
 from mtrec_edge_compress.training import Device, Validate, fit, open_device
 from mtrec_edge_runtime.errors import StageError
@@ -129,35 +129,51 @@ def prune(
     device: Device,
     progress: bool,
 ) -> dict[str, float]:
-    """Prune and heal in rounds; each round's removal is remembered, so that a killed run resumes inside its healing."""
-    backbone, rounds = compact_backbone(learner), recipe.prune.rounds
-    whole, heal = backbone.shape.layers, recipe.prune.heal
-    metrics: dict[str, float] = {}
+    """Prune and heal in rounds, then learn the tasks once more.
+
+    Each round's removal is remembered, so that a killed run resumes inside its healing.
+    """
+    backbone, settings = compact_backbone(learner), recipe.prune
+    whole, rounds = backbone.shape.layers, settings.rounds
     for number in range(1, rounds + 1):
-        place, seed = folder / f"round-{number}", recipe.seed + number
-        source = BatchSource(
-            arrays, learner.tokens, collaboration, heal, recipe.model.max_history, seed, every_text=True
-        )
+        place = folder / f"round-{number}"
         remembered = place / "kept.json"
         if not remembered.is_file():
-            scores = importance(learner, source, recipe.prune.importance_steps, open_device(device))
-            kept = _choose(scores, whole, recipe.prune, number / rounds)
+            both = student_batches(
+                recipe, learner, arrays, collaboration, settings.tasks, with_pairs=True, round_number=number
+            )
+            scores = importance(learner, both, settings.importance_steps, open_device(device))
+            kept = _choose(scores, whole, settings, number / rounds)
             if PartialState().is_main_process:
                 _remember(remembered, kept)
         PartialState().wait_for_everyone()
         heads, units = json.loads(remembered.read_text())
         remove(backbone, [torch.tensor(part) for part in heads], [torch.tensor(part) for part in units])
-        metrics = fit(
+        texts = student_batches(
+            recipe, learner, arrays, collaboration, settings.heal, with_pairs=False, round_number=number
+        )
+        fit(
             learner,
-            source,
-            heal,
+            texts,
+            settings.heal,
             folder=place,
-            validate=validate,
             device=device,
             label=f"heal {number}/{rounds}",
             progress=progress,
         )
-    return metrics
+    both = student_batches(
+        recipe, learner, arrays, collaboration, settings.tasks, with_pairs=True, round_number=rounds + 1
+    )
+    return fit(
+        learner,
+        both,
+        settings.tasks,
+        folder=folder / "tasks",
+        validate=validate,
+        device=device,
+        label="pruned tasks",
+        progress=progress,
+    )
 
 
 def _choose(

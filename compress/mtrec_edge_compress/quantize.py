@@ -2,6 +2,7 @@
 
 * Embedding tables: one INT8 row and one scale a word, in plain operators. ONNX Runtime's own way is one scale a table.
 * Matrices: symmetric INT8, one scale an output column (Optimum's ORTQuantizer: scale = max|w| / 64, or / 127).
+* The widest channels of activations are evened out first: see smooth.py.
 * Profile `fast` multiplies integers (MatMulInteger); profile `exact` turns the same integers back into floats.
 * Small heads stay FP32. The ranker's weights are stored in 16 bits and cast back when it is opened: its arithmetic
   stays FP32, for a ranking is its output.
@@ -10,6 +11,7 @@ Knows nothing of whether the result is good enough: verify.py measures that.
 """
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from optimum.onnxruntime import ORTQuantizer
 from optimum.onnxruntime.configuration import AutoQuantizationConfig
 from transformers import PretrainedConfig
 
+from mtrec_edge_compress.data.arrays import IntArray
 from mtrec_edge_compress.export import ENCODER_FP32, RANKER
 from mtrec_edge_compress.onnx_graph import (
     Array,
@@ -31,6 +34,7 @@ from mtrec_edge_compress.onnx_graph import (
     weights_of,
     write_shared,
 )
+from mtrec_edge_compress.smooth import smooth
 from mtrec_edge_runtime.errors import StageError
 
 ENCODER_FAST = "encoder.onnx"
@@ -43,10 +47,10 @@ MAX_FP32_HEAD_BYTES = 256 * 1024  # a head up to this size keeps FP32 weights: r
 MAX_FP32_BYTES = 64 * 1024  # anything else above this size must have become INT8
 
 
-def quantize(folder_fp32: Path, out: Path, *, reduce_range: bool = True) -> None:
+def quantize(folder_fp32: Path, out: Path, texts: Sequence[IntArray], *, reduce_range: bool = True) -> None:
     """Read `encoder.fp32.onnx` and `ranker.onnx` from `folder_fp32`, write the shipped graphs into `out`.
 
-    `reduce_range` gives matrices 7 bits instead of 8: without it, CPUs that lack VNNI overflow in silence.
+    `texts` are token ids that training may read: they show how wide activations are. `reduce_range` gives matrices 7 bits instead of 8: without it, CPUs that lack VNNI overflow in silence.
     Raises StageError when a large FP32 tensor or a foreign operator is left. The same input gives the same bytes.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -54,6 +58,7 @@ def quantize(folder_fp32: Path, out: Path, *, reduce_range: bool = True) -> None
     split_gemms(prepared)
     quantize_tables(prepared)
     names = _matmuls_to_quantize(prepared)
+    smooth(prepared, names, texts)
     fast = _dynamic_int8(prepared, names, reduce_range)
     exact = _weight_only(prepared, names, fast)
     for model, name in ((fast, ENCODER_FAST), (exact, ENCODER_EXACT)):

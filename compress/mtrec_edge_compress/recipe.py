@@ -156,13 +156,14 @@ class Distill:
 
 @dataclass(frozen=True)
 class Prune:
-    """Stage 5: heads and feed-forward units removed in rounds, each followed by healing."""
+    """Stage 5: heads and feed-forward units removed in rounds, each followed by healing; the tasks learn last."""
 
     heads: float = 0.25  # share of all attention heads removed in the end
     units: float = 0.25  # share of all feed-forward units removed in the end
     rounds: int = 3
     importance_steps: int = 20  # batches whose gradients make the importance
-    heal: Training = field(default_factory=Training)  # after each round
+    heal: Training = field(default_factory=Training)  # texts only, after each round
+    tasks: Training = field(default_factory=Training)  # texts and pairs, after the last
 
     def __post_init__(self) -> None:
         """Refuse to remove everything."""

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from tqdm import tqdm
@@ -32,9 +33,12 @@ from mtrec_edge_compress.onnx_graph import byte_ledger
 from mtrec_edge_compress.prune import compact_backbone, prune
 from mtrec_edge_compress.quantize import ENCODER_FAST, quantize
 from mtrec_edge_compress.teacher import teacher_batches, train_teacher
+from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import vocabulary_of
 from mtrec_edge_compress.verify import Verdict, verify
 from mtrec_edge_compress.vocabulary import trim_vocabulary
+
+CALIBRATION_TEXTS = 256  # that show how wide activations are
 
 Made = tuple[list[Row], dict[str, Any]]  # rows of the ledger, facts
 
@@ -143,7 +147,7 @@ def prune_student(job: Job, folder: Path) -> Made:
         job.arrays,
         job.collaboration,
         folder=folder,
-        validate=job.validator(job.student_tokens, job.recipe.prune.heal.precision),
+        validate=job.validator(job.student_tokens, job.recipe.prune.tasks.precision),
         device=job.device,
         progress=job.progress,
     )
@@ -160,7 +164,10 @@ def export_graphs(job: Job, folder: Path) -> Made:
 
 def quantize_graphs(job: Job, folder: Path) -> Made:
     """Make the two INT8 profiles."""
-    quantize(job.work / "export", folder, reduce_range=job.recipe.quantize.reduce_range)
+    readable = TextLabels(job.arrays).pool(every_text=True)
+    chosen = np.random.default_rng(job.recipe.seed).permutation(readable)[:CALIBRATION_TEXTS]
+    texts = [job.student_tokens.ids[row] for row in chosen]
+    quantize(job.work / "export", folder, texts, reduce_range=job.recipe.quantize.reduce_range)
     rows = [graph_row(job, "int8_fast", folder, "fast"), graph_row(job, "int8_exact", folder, "exact")]
     return rows, {"bytes": byte_ledger(folder / ENCODER_FAST)}
 

@@ -24,6 +24,7 @@ from mtrec_edge_compress.batches import Batch, BatchSource
 from mtrec_edge_compress.checkpoint import load_model, save_model
 from mtrec_edge_compress.encoding import model_dtype
 from mtrec_edge_compress.learner import Learner
+from mtrec_edge_compress.memory import keep_freed_memory
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Training, Weighting
 from mtrec_edge_compress.stopping import TaskProgress
@@ -91,6 +92,7 @@ def fit(
         StageError: CUDA was asked for in vain.
     """
     place = open_device(device)
+    keep_freed_memory()
     dtype = model_dtype(place, settings.precision)
     accelerator = _accelerator(settings, place, dtype, folder)
     check_weighting(learner.weighting.kind, processes=accelerator.num_processes)
