@@ -1,7 +1,7 @@
 """Keep freed memory in the process: a training step on a CPU frees and asks again for the same large blocks.
 
-glibc hands blocks of more than a few megabytes back to the kernel at once, and the next step pays a page fault for every
-4 KiB of them: a quarter to a third of a step's time, see docs/decisions.md.
+glibc hands blocks of more than a few megabytes back to the kernel at once, and the next step pays a page fault for
+every 4 KiB of them: a quarter to a third of a step's time, see docs/decisions.md.
 """
 
 import ctypes
@@ -19,4 +19,5 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     settings = ((MMAP_THRESHOLD, LARGEST_BLOCK), (TRIM_THRESHOLD, NEVER), (TOP_PAD, PAD))
-    return all([mallopt(name, value) == 1 for name, value in settings])
+    heard = [mallopt(name, value) == 1 for name, value in settings]
+    return all(heard)

@@ -1,8 +1,9 @@
 """Stage 7: `encoder.fp32.onnx` -> two INT8 graphs, `encoder.onnx` and `encoder.exact.onnx`, over one `encoder.bin`.
 
-* Embedding tables: one INT8 row and one scale a word, in plain operators. ONNX Runtime's own way is one scale a table.
-* Matrices: symmetric INT8, one scale an output column (Optimum's ORTQuantizer: scale = max|w| / 64, or / 127).
-* The widest channels of activations are evened out first: see smooth.py.
+* The word table: one INT8 row and one scale a word, in plain operators. ONNX Runtime's own way is one scale a table.
+* The position table: 16 bits, for each of its rows holds a channel thirty times as wide as the rest.
+* Matrices: symmetric INT8, one scale an output column; Optimum's ORTQuantizer makes the graph, `int8_columns` the
+  integers. The widest channels of activations are evened out first: see smooth.py.
 * Profile `fast` multiplies integers (MatMulInteger); profile `exact` turns the same integers back into floats.
 * Small heads stay FP32. The ranker's weights are stored in 16 bits and cast back when it is opened: its arithmetic
   stays FP32, for a ranking is its output.
@@ -50,7 +51,8 @@ MAX_FP32_BYTES = 64 * 1024  # anything else above this size must have become INT
 def quantize(folder_fp32: Path, out: Path, texts: Sequence[IntArray], *, reduce_range: bool = True) -> None:
     """Read `encoder.fp32.onnx` and `ranker.onnx` from `folder_fp32`, write the shipped graphs into `out`.
 
-    `texts` are token ids that training may read: they show how wide activations are. `reduce_range` gives matrices 7 bits instead of 8: without it, CPUs that lack VNNI overflow in silence.
+    `texts` are token ids that training may read: they show how wide activations are. `reduce_range` keeps weights small
+    enough for CPUs without VNNI, which else overflow in silence: see `int8_columns`.
     Raises StageError when a large FP32 tensor or a foreign operator is left. The same input gives the same bytes.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -79,6 +81,22 @@ def int8_rows(table: Array) -> tuple[Array, Array]:
     return np.rint(table / scales).astype(np.int8), scales
 
 
+def int8_columns(matrix: Array, *, reduce_range: bool) -> tuple[Array, Array]:
+    """Return an INT8 matrix (in, out) and its columns' float32 scales (out,): column = int8 * scale.
+
+    Without VNNI a CPU multiplies two neighbouring weights of a column by activations of up to 255 and adds them in 16
+    bits. `reduce_range` scales a column until no two such weights add up to more than 128 in magnitude, and 255 * 128
+    fits. That costs less than the usual seven bits for each weight, for the widest weights seldom stand side by side.
+    """
+    widths = np.abs(matrix)
+    widest = widths.max(axis=0)
+    if reduce_range:
+        even = np.concatenate([widths, np.zeros_like(widths[: len(widths) % 2])])
+        widest = np.maximum(widest, (even[0::2] + even[1::2]).max(axis=0))  # 127, and 128 after rounding
+    scales = np.where(widest == 0, 1, widest / 127).astype(np.float32)
+    return np.rint(matrix / scales).astype(np.int8), scales
+
+
 def split_gemms(model: Any) -> None:
     """Turn each Gemm with constant weights into MatMul + Add: dynamic quantization knows MatMul alone."""
     weights = weights_of(model)
@@ -102,7 +120,7 @@ def split_gemms(model: Any) -> None:
 
 
 def quantize_tables(model: Any) -> None:
-    """Look up INT8 rows and their scales, cast and multiply, wherever rows of a large float table were looked up."""
+    """Look up INT8 rows and scales in place of a large float table's words, and 16 bits in place of its positions."""
     weights = weights_of(model)
     constants = weights | constants_of(model)
     nodes: list[Any] = []
@@ -110,18 +128,33 @@ def quantize_tables(model: Any) -> None:
         table = weights.get(node.input[0]) if _looks_up_rows(node, constants) else None
         if table is None or table.dtype != np.float32 or table.ndim != 2 or table.nbytes < MIN_TABLE_BYTES:
             nodes.append(node)
-            continue
-        name, (rows, scales) = node.input[0], int8_rows(table)
-        _add_weight(model, f"{name}.int8", rows)
-        _add_weight(model, f"{name}.scale", scales)
-        rows_out, float_out, scale_out = (f"{node.name}/{part}" for part in ("int8", "float", "scale"))
-        nodes += [
-            helper.make_node(node.op_type, [f"{name}.int8", *node.input[1:]], [rows_out], rows_out),
-            helper.make_node(node.op_type, [f"{name}.scale", *node.input[1:]], [scale_out], scale_out),
-            helper.make_node("Cast", [rows_out], [float_out], float_out, to=onnx.TensorProto.FLOAT),
-            helper.make_node("Mul", [float_out, scale_out], [node.output[0]], f"{node.name}/Mul"),
-        ]
+        elif node.op_type == "Slice":
+            nodes += _look_up_halves(model, node, table)
+        else:
+            nodes += _look_up_int8(model, node, table)
     replace_nodes(model.graph, nodes)
+
+
+def _look_up_int8(model: Any, node: Any, table: Array) -> list[Any]:
+    name, (rows, scales) = node.input[0], int8_rows(table)
+    _add_weight(model, f"{name}.int8", rows)
+    _add_weight(model, f"{name}.scale", scales)
+    rows_out, float_out, scale_out = (f"{node.name}/{part}" for part in ("int8", "float", "scale"))
+    return [
+        helper.make_node(node.op_type, [f"{name}.int8", *node.input[1:]], [rows_out], rows_out),
+        helper.make_node(node.op_type, [f"{name}.scale", *node.input[1:]], [scale_out], scale_out),
+        helper.make_node("Cast", [rows_out], [float_out], float_out, to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", [float_out, scale_out], [node.output[0]], f"{node.name}/Mul"),
+    ]
+
+
+def _look_up_halves(model: Any, node: Any, table: Array) -> list[Any]:
+    name, half = f"{node.input[0]}.half", f"{node.name}/half"
+    _add_weight(model, name, table.astype(np.float16))
+    return [
+        helper.make_node(node.op_type, [name, *node.input[1:]], [half], half),
+        helper.make_node("Cast", [half], [node.output[0]], f"{node.name}/Cast", to=onnx.TensorProto.FLOAT),
+    ]
 
 
 def store_halves(model: Any) -> None:
@@ -160,16 +193,26 @@ def _matmuls_to_quantize(model: Any) -> list[str]:
 
 
 def _dynamic_int8(prepared: Any, names: list[str], reduce_range: bool) -> Any:
-    """Return the graph with the named MatMuls as DynamicQuantizeLinear + MatMulInteger, per column."""
+    """Return the graph with the named MatMuls as DynamicQuantizeLinear + MatMulInteger, per column.
+
+    Optimum makes the nodes; its integers give way to those of `int8_columns`.
+    """
     config = AutoQuantizationConfig.avx512_vnni(
         is_static=False, per_channel=True, nodes_to_quantize=names, operators_to_quantize=["MatMul"]
     )
-    config.reduce_range = reduce_range
     with tempfile.TemporaryDirectory() as folder:
         onnx.save(prepared, Path(folder) / "model.onnx")
         quantizer = ORTQuantizer(Path(folder) / "model.onnx", config=PretrainedConfig())
         quantizer.quantize(config, save_dir=Path(folder) / "int8", file_suffix="")
-        return onnx.load(Path(folder) / "int8" / "model.onnx")
+        model = onnx.load(Path(folder) / "int8" / "model.onnx")
+    floats = weights_of(prepared)
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    for weight in sorted({node.input[1] for node in prepared.graph.node if node.name in set(names)}):
+        for part, value in zip(
+            ("quantized", "scale"), int8_columns(floats[weight], reduce_range=reduce_range), strict=True
+        ):
+            stored[f"{weight}_{part}"].CopyFrom(numpy_helper.from_array(value, f"{weight}_{part}"))
+    return model
 
 
 def _weight_only(prepared: Any, names: list[str], fast: Any) -> Any:

@@ -176,7 +176,7 @@ class Prune:
 class Quantize:
     """Stage 7."""
 
-    reduce_range: bool = True  # 7-bit weights: no saturation on CPUs without VNNI
+    reduce_range: bool = True  # weights small enough that a CPU without VNNI cannot overflow
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
-"""Stage 7, before integers: activations' widest channels move into the weights, so that one INT8 scale serves them all.
+"""Stage 7, before integers: what the widest channels of activations would cost all others is taken from them.
 
-An activation has one scale a text. A trained BERT has channels thirty times as wide as the rest, which are then left
-with a handful of steps. `x W = (x s) (W / s)`: s brings a channel down to a few times the median width; weights have a
-scale for each output column and bear the rest. Source: Xiao et al., SmoothQuant, 2023; here a cap instead of a power of
-both widths, for most channels are even as they are.
+An activation has one INT8 scale a text. A trained BERT has channels thirty times as wide as the rest, which are then
+left with a handful of steps. So, for `x W` with a constant matrix:
 
-Edits an FP32 graph in place; knows nothing of integers.
+* channels a few times as wide as the median are scaled down, and their rows of W up: `x W = (x s) (W / s)`. Weights
+  have a scale for each output column and bear it. Source: Xiao et al., SmoothQuant, 2023; here a cap instead of a power
+  of both widths, for most channels are even as they are.
+* channels far wider are multiplied apart, in FP32, and are 0 in `x s`. Source: Dettmers et al., LLM.int8(), 2022; here
+  the channels are fixed beforehand.
+
+Edits an FP32 graph in place, whose outputs stay the same; knows nothing of integers.
 """
 
 import tempfile
@@ -21,33 +25,43 @@ from mtrec_edge_compress.data.arrays import FloatArray, IntArray
 from mtrec_edge_compress.onnx_graph import replace_nodes, weights_of
 from mtrec_edge_runtime.session import Graph
 
-WIDEST = 3.0  # times the median width of its activation that a channel may keep
+WIDE = 2.0  # times the median width: what a channel is scaled down to
+APART = 5.0  # times the median width: a channel beyond is multiplied apart
 
 
 def smooth(model: Any, matmuls: Collection[str], texts: Sequence[IntArray]) -> None:
-    """Scale the inputs of the named MatMuls, and their weights (in, out) the other way; the outputs stay the same.
+    """Even out the inputs of the named MatMuls.
 
     Args:
         model: the graph; its inputs are `input_ids` and `attention_mask`.
-        matmuls: names of MatMul nodes by a constant matrix; those of one input share its scales.
+        matmuls: names of MatMul nodes by a constant matrix (in, out); those of one input share what is done to it.
         texts: token ids of texts that training may read; they tell how wide each channel is.
     """
     chosen = [node for node in model.graph.node if node.name in set(matmuls)]
     widths = channel_widths(model, sorted({node.input[0] for node in chosen}), texts)
     scales = {name: channel_scales(width) for name, width in widths.items()}
-    scales = {name: scale for name, scale in scales.items() if scale.min() < 1}
-    weights = weights_of(model)
-    divided = {node.input[1]: weights[node.input[1]] / scales[node.input[0]][:, None] for node in _of(chosen, scales)}
-    for tensor in model.graph.initializer:
-        if tensor.name in divided:
-            tensor.CopyFrom(numpy_helper.from_array(divided[tensor.name], tensor.name))
-    _multiply_inputs(model, {node.name for node in _of(chosen, scales)}, scales)
+    weights, made = weights_of(model), set[str]()
+    nodes: list[Any] = []
+    for node in model.graph.node:
+        if node.name not in matmuls or scales[node.input[0]].min() == 1:
+            nodes.append(node)
+            continue
+        source = node.input[0]
+        if source not in made:
+            made.add(source)
+            nodes += _even_input(model, source, scales[source])
+        nodes += _even_product(model, node, weights[node.input[1]], scales[source])
+    replace_nodes(model.graph, nodes)
 
 
 def channel_scales(width: FloatArray) -> FloatArray:
-    """Return what each channel is multiplied by, (channels,): 1, or less where it is wider than the cap."""
-    cap = WIDEST * np.median(width)
-    return np.minimum(1, cap / np.maximum(width, cap)).astype(np.float32) if cap > 0 else np.ones_like(width)
+    """Return what each channel is multiplied by, (channels,): 1, less where it is wide, 0 where it goes apart."""
+    median = np.median(width)
+    cap = WIDE * median
+    if cap == 0:
+        return np.ones_like(width)
+    scales = np.minimum(1, cap / np.maximum(width, cap))
+    return np.where(width > APART * median, 0, scales).astype(np.float32)
 
 
 def channel_widths(model: Any, tensors: Sequence[str], texts: Sequence[IntArray]) -> dict[str, FloatArray]:
@@ -68,22 +82,34 @@ def channel_widths(model: Any, tensors: Sequence[str], texts: Sequence[IntArray]
     return widths
 
 
-def _of(nodes: list[Any], scales: dict[str, FloatArray]) -> list[Any]:
-    return [node for node in nodes if node.input[0] in scales]
+def _even_input(model: Any, source: str, scales: FloatArray) -> list[Any]:
+    """Return the nodes that make `source/even`, and `source/apart` where channels go apart."""
+    _add(model, f"{source}.scales", scales)
+    nodes = [helper.make_node("Mul", [source, f"{source}.scales"], [f"{source}/even"], f"{source}/Even")]
+    apart = np.flatnonzero(scales == 0)
+    if len(apart):
+        _add(model, f"{source}.apart", apart)
+        names = [source, f"{source}.apart"]
+        nodes.append(helper.make_node("Gather", names, [f"{source}/apart"], f"{source}/Apart", axis=-1))
+    return nodes
 
 
-def _multiply_inputs(model: Any, matmuls: set[str], scales: dict[str, FloatArray]) -> None:
-    """Let each of the MatMuls read its input times the input's scales; the product is made once, before the first."""
-    nodes: list[Any] = []
-    made = set()
-    for node in model.graph.node:
-        if node.name in matmuls:
-            source = node.input[0]
-            even = f"{source}/even"
-            if source not in made:
-                made.add(source)
-                model.graph.initializer.append(numpy_helper.from_array(scales[source], f"{source}.even_scale"))
-                nodes.append(helper.make_node("Mul", [source, f"{source}.even_scale"], [even], f"{node.name}/Even"))
-            node.input[0] = even
-        nodes.append(node)
-    replace_nodes(model.graph, nodes)
+def _even_product(model: Any, node: Any, matrix: FloatArray, scales: FloatArray) -> list[Any]:
+    """Return the nodes that give the MatMul's output from `source/even` and `source/apart`."""
+    source, name, output = node.input[0], node.input[1], node.output[0]
+    node.input[0] = f"{source}/even"
+    apart = scales == 0
+    (tensor,) = (t for t in model.graph.initializer if t.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(np.where(apart, 0, 1 / np.where(apart, 1, scales))[:, None] * matrix, name))
+    if not apart.any():
+        return [node]
+    _add(model, f"{name}.apart", matrix[apart])
+    node.output[0] = f"{output}/even"
+    product = helper.make_node(
+        "MatMul", [f"{source}/apart", f"{name}.apart"], [f"{output}/apart"], f"{node.name}/Apart"
+    )
+    return [node, product, helper.make_node("Add", [node.output[0], product.output[0]], [output], f"{node.name}/Sum")]
+
+
+def _add(model: Any, name: str, value: Any) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
