@@ -2,8 +2,8 @@
 
 * The word table: one INT8 row and one scale a word, in plain operators. ONNX Runtime's own way is one scale a table.
 * The position table: 16 bits, for each of its rows holds a channel thirty times as wide as the rest.
-* Matrices: symmetric INT8, one scale an output column; Optimum's ORTQuantizer makes the graph, `int8_columns` the
-  integers. The widest channels of activations are evened out first: see smooth.py.
+* Matrices: symmetric INT8, one scale an output column; Optimum's ORTQuantizer makes the graph, rounding.py
+  the integers. The widest channels of activations are evened out first: see smooth.py.
 * Profile `fast` multiplies integers (MatMulInteger); profile `exact` turns the same integers back into floats.
 * Small heads stay FP32. The ranker's weights are stored in 16 bits and cast back when it is opened: its arithmetic
   stays FP32, for a ranking is its output.
@@ -23,6 +23,7 @@ from optimum.onnxruntime import ORTQuantizer
 from optimum.onnxruntime.configuration import AutoQuantizationConfig
 from transformers import PretrainedConfig
 
+from mtrec_edge_compress.activations import activations
 from mtrec_edge_compress.data.arrays import IntArray
 from mtrec_edge_compress.export import ENCODER_FP32, RANKER
 from mtrec_edge_compress.onnx_graph import (
@@ -35,6 +36,7 @@ from mtrec_edge_compress.onnx_graph import (
     weights_of,
     write_shared,
 )
+from mtrec_edge_compress.rounding import column_scales, round_columns
 from mtrec_edge_compress.smooth import smooth
 from mtrec_edge_runtime.errors import StageError
 
@@ -51,8 +53,8 @@ MAX_FP32_BYTES = 64 * 1024  # anything else above this size must have become INT
 def quantize(folder_fp32: Path, out: Path, texts: Sequence[IntArray], *, reduce_range: bool = True) -> None:
     """Read `encoder.fp32.onnx` and `ranker.onnx` from `folder_fp32`, write the shipped graphs into `out`.
 
-    `texts` are token ids that training may read: they show how wide activations are. `reduce_range` keeps weights small
-    enough for CPUs without VNNI, which else overflow in silence: see `int8_columns`.
+    `texts` are token ids that training may read: they show what activations are like. `reduce_range` keeps weights
+    small enough for CPUs without VNNI, which else overflow in silence: see rounding.py.
     Raises StageError when a large FP32 tensor or a foreign operator is left. The same input gives the same bytes.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -61,7 +63,8 @@ def quantize(folder_fp32: Path, out: Path, texts: Sequence[IntArray], *, reduce_
     quantize_tables(prepared)
     names = _matmuls_to_quantize(prepared)
     smooth(prepared, names, texts)
-    fast = _dynamic_int8(prepared, names, reduce_range)
+    fast = _dynamic_int8(prepared, names)
+    _round_weights(fast, prepared, names, texts, reduce_range=reduce_range)
     exact = _weight_only(prepared, names, fast)
     for model, name in ((fast, ENCODER_FAST), (exact, ENCODER_EXACT)):
         tidy(model)
@@ -79,22 +82,6 @@ def int8_rows(table: Array) -> tuple[Array, Array]:
     scales = np.abs(table).max(axis=1, keepdims=True) / np.float32(127)
     scales = np.where(scales == 0, np.float32(1), scales).astype(np.float32)
     return np.rint(table / scales).astype(np.int8), scales
-
-
-def int8_columns(matrix: Array, *, reduce_range: bool) -> tuple[Array, Array]:
-    """Return an INT8 matrix (in, out) and its columns' float32 scales (out,): column = int8 * scale.
-
-    Without VNNI a CPU multiplies two neighbouring weights of a column by activations of up to 255 and adds them in 16
-    bits. `reduce_range` scales a column until no two such weights add up to more than 128 in magnitude, and 255 * 128
-    fits. That costs less than the usual seven bits for each weight, for the widest weights seldom stand side by side.
-    """
-    widths = np.abs(matrix)
-    widest = widths.max(axis=0)
-    if reduce_range:
-        even = np.concatenate([widths, np.zeros_like(widths[: len(widths) % 2])])
-        widest = np.maximum(widest, (even[0::2] + even[1::2]).max(axis=0))  # 127, and 128 after rounding
-    scales = np.where(widest == 0, 1, widest / 127).astype(np.float32)
-    return np.rint(matrix / scales).astype(np.int8), scales
 
 
 def split_gemms(model: Any) -> None:
@@ -192,11 +179,8 @@ def _matmuls_to_quantize(model: Any) -> list[str]:
     return [n.name for n in found if not (is_head(n) and weights[n.input[1]].nbytes <= MAX_FP32_HEAD_BYTES)]
 
 
-def _dynamic_int8(prepared: Any, names: list[str], reduce_range: bool) -> Any:
-    """Return the graph with the named MatMuls as DynamicQuantizeLinear + MatMulInteger, per column.
-
-    Optimum makes the nodes; its integers give way to those of `int8_columns`.
-    """
+def _dynamic_int8(prepared: Any, names: list[str]) -> Any:
+    """Return the graph with the named MatMuls as DynamicQuantizeLinear + MatMulInteger, per column."""
     config = AutoQuantizationConfig.avx512_vnni(
         is_static=False, per_channel=True, nodes_to_quantize=names, operators_to_quantize=["MatMul"]
     )
@@ -204,15 +188,27 @@ def _dynamic_int8(prepared: Any, names: list[str], reduce_range: bool) -> Any:
         onnx.save(prepared, Path(folder) / "model.onnx")
         quantizer = ORTQuantizer(Path(folder) / "model.onnx", config=PretrainedConfig())
         quantizer.quantize(config, save_dir=Path(folder) / "int8", file_suffix="")
-        model = onnx.load(Path(folder) / "int8" / "model.onnx")
+        return onnx.load(Path(folder) / "int8" / "model.onnx")
+
+
+def _round_weights(
+    fast: Any, prepared: Any, names: list[str], texts: Sequence[IntArray], *, reduce_range: bool
+) -> None:
+    """Put better integers in place of those that Optimum found for the named MatMuls."""
+    chosen = [node for node in prepared.graph.node if node.name in set(names)]
+    moments: dict[str, Array] = {}
+    for found in activations(prepared, sorted({node.input[0] for node in chosen}), texts):
+        for source, rows in found.items():
+            moments[source] = moments.get(source, 0.0) + rows.T.astype(np.float64) @ rows
     floats = weights_of(prepared)
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    for weight in sorted({node.input[1] for node in prepared.graph.node if node.name in set(names)}):
-        for part, value in zip(
-            ("quantized", "scale"), int8_columns(floats[weight], reduce_range=reduce_range), strict=True
-        ):
-            stored[f"{weight}_{part}"].CopyFrom(numpy_helper.from_array(value, f"{weight}_{part}"))
-    return model
+    stored = {tensor.name: tensor for tensor in fast.graph.initializer}
+    for node in chosen:
+        matrix = floats[node.input[1]]
+        scales = column_scales(matrix, reduce_range=reduce_range)
+        integers = round_columns(matrix, scales, moments[node.input[0]], reduce_range=reduce_range)
+        for part, value in (("quantized", integers), ("scale", scales)):
+            name = f"{node.input[1]}_{part}"
+            stored[name].CopyFrom(numpy_helper.from_array(value, name))
 
 
 def _weight_only(prepared: Any, names: list[str], fast: Any) -> Any:

@@ -12,18 +12,15 @@ left with a handful of steps. So, for `x W` with a constant matrix:
 Edits an FP32 graph in place, whose outputs stay the same; knows nothing of integers.
 """
 
-import tempfile
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import helper, numpy_helper
 
+from mtrec_edge_compress.activations import activations
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
 from mtrec_edge_compress.onnx_graph import replace_nodes, weights_of
-from mtrec_edge_runtime.session import Graph
 
 WIDE = 2.0  # times the median width: what a channel is scaled down to
 APART = 5.0  # times the median width: a channel beyond is multiplied apart
@@ -65,19 +62,11 @@ def channel_scales(width: FloatArray) -> FloatArray:
 
 
 def channel_widths(model: Any, tensors: Sequence[str], texts: Sequence[IntArray]) -> dict[str, FloatArray]:
-    """Return the greatest magnitude of each channel of the named tensors (..., channels) over the texts."""
-    watched = onnx.ModelProto.FromString(model.SerializeToString(deterministic=True))
-    watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in tensors)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "watched.onnx"
-        onnx.save(watched, path)
-        graph = Graph(path)
+    """Return the greatest magnitude (channels,) of each channel of the named tensors over the texts."""
     widths: dict[str, FloatArray] = {}
-    for text in texts:
-        ids = np.asarray(text, np.int64)[None]
-        found = graph.run({"input_ids": ids, "attention_mask": np.ones_like(ids)}, tensors)
-        for name, value in zip(tensors, found, strict=True):
-            width = np.abs(value).reshape(-1, value.shape[-1]).max(axis=0)
+    for found in activations(model, tensors, texts):
+        for name, value in found.items():
+            width = np.abs(value).max(axis=0)
             widths[name] = np.maximum(widths.get(name, width), width)
     return widths
 

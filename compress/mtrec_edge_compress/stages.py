@@ -38,7 +38,7 @@ from mtrec_edge_compress.tokens import vocabulary_of
 from mtrec_edge_compress.verify import Verdict, verify
 from mtrec_edge_compress.vocabulary import trim_vocabulary
 
-CALIBRATION_TEXTS = 256  # that show how wide activations are
+CALIBRATION_TEXTS = 1024  # that show what activations are like
 
 Made = tuple[list[Row], dict[str, Any]]  # rows of the ledger, facts
 
