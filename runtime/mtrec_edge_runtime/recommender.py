@@ -31,7 +31,7 @@ class Ranked:
     """One line of a ranking."""
 
     item: str  # item id, or the title of a new item
-    score: float  # what the list is ordered by: see `rank`; for `similar` the cosine
+    score: float  # what the list is ordered by: see `rank` and `similar`
 
 
 @dataclass(frozen=True)
@@ -132,18 +132,23 @@ class Recommender:
         return np.asarray(self._raw_scores(events, items, [order_name(known.name, self.ranker.outputs)])[0], np.float64)
 
     def similar(self, item: Candidate, *, domain: str, k: int = 10) -> list[Ranked]:
-        """Return the `k` items of a domain whose vectors have the greatest cosine with `item`'s, without itself.
+        """Return the `k` items of a domain nearest to `item` in text and in use, nearest first, without itself.
 
-        `item` is an id of that domain or a NewItem.
+        `item` is an id of that domain or a NewItem. The score is the cosine of the two vectors plus the link from
+        `item`, as a share of its strongest: what users did together. Without links (a NewItem has none) it is the
+        cosine.
         """
         query, items = self._candidates([item], domain), self._candidates(None, domain)
         ((_, vector, _),) = query.parts()
-        cosines = np.empty(len(items), np.float32)
+        near, links = np.empty((2, len(items)), np.float32)
         for part, vectors, _ in items.parts():
-            cosines[part] = np.einsum("id,d->i", vectors, vector[0])  # no BLAS threads
+            near[part] = np.einsum("id,d->i", vectors, vector[0])  # no BLAS threads
+            links[part] = self.catalogue.neighbours.affinity(query.rows, items.rows_of(part))[:, 0]
+        if (strongest := links.max()) > 0:
+            near += links / strongest
         kept = np.flatnonzero(items.rows != query.rows[0])
-        best = kept[_best(cosines[kept], k)]
-        return [Ranked(items.name(at), float(cosines[at])) for at in best]
+        best = kept[_best(near[kept], k)]
+        return [Ranked(items.name(at), float(near[at])) for at in best]
 
     def classify(self, item: str | NewItem, *, task: str) -> dict[str, float]:
         """Return label -> probability of a multiclass task for a text or a NewItem, most probable first."""

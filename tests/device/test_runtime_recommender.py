@@ -172,9 +172,21 @@ def test_clipped_ratings_are_still_ordered(rec: Recommender) -> None:
 
 def test_similar_items_leave_out_the_item_itself(rec: Recommender) -> None:
     found = rec.similar("alien", domain="movies", k=2)
-    assert [line.item for line in found] == ["star-wars", "passengers"]
-    assert found[0].score == pytest.approx(0.8, abs=0.01)
+    assert [line.item for line in found] == ["passengers", "star-wars"]
     assert rec.similar(NewItem("Magic"), domain="books", k=1)[0].item == "hobbit"
+
+
+def test_similar_adds_the_share_of_the_strongest_link_to_the_cosine(rec: Recommender) -> None:
+    scores = {line.item: line.score for line in rec.similar("alien", domain="movies")}
+    assert scores["passengers"] == pytest.approx(0.6 + 1.0, abs=0.01)  # the one link that alien has
+    assert scores["star-wars"] == pytest.approx(0.8, abs=0.01)
+    unlinked = {line.item: line.score for line in rec.similar(NewItem("Love"), domain="movies")}
+    rows = rec.catalogue.rows("movies", list(unlinked))
+    assert list(unlinked.values()) == pytest.approx(
+        list(rec.catalogue.vectors(rows) @ rec.encode(["Love"])[0]), abs=1e-6
+    )
+    against = {line.item: line.score for line in rec.similar("титаник", domain="movies")}  # -0.25 to hobbit, none for
+    assert against["hobbit"] == pytest.approx(0.0, abs=0.01)
 
 
 def test_classify_gives_every_label_most_probable_first(rec: Recommender) -> None:
