@@ -63,6 +63,7 @@ importance_steps = 1
 [verify] # an untrained model has nothing to keep
 retention = -100.0
 task_loss = 100.0
+label_agreement = 0.0
 top10_overlap = 0.0
 kendall_tau = -1.0
 pool = 20

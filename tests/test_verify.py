@@ -14,7 +14,7 @@ from mtrec_edge_compress.recipe import Verify
 from mtrec_edge_compress.verify import retentions, verify
 from mtrec_edge_runtime.neighbours import make_neighbours, no_neighbours
 
-EASY = Verify(top10_overlap=0.0, kendall_tau=-1.0)  # random models hardly tell candidates apart
+EASY = Verify(top10_overlap=0.0, kendall_tau=-1.0, label_agreement=0.0)  # random models hardly tell candidates apart
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +62,14 @@ def evaluation(*, rating=None, like=None, genre=None, tags=None):
     return Evaluation(tasks, {}, chance, {}, {}, {})
 
 
-def check(folder, pools, *, model=None, evaluations=None, limits=EASY):
+def check(folder, pools, *, model=None, evaluations=None, labels=None, limits=EASY):
     return verify(
         model or student_model(),
         fp32=folder,
         int8=folder / "int8",
         pools=pools,
         evaluations=evaluations or {},
+        labels=labels or {},
         vocabulary=VOCABULARY,
         max_tokens=MAX_TOKENS,
         limits=limits,
@@ -157,6 +158,23 @@ def test_each_task_is_judged_alone(folder):
     assert reason.startswith("products.tags: INT8 fast loses 14.29% of the FP32 graph's span_f1 (limit 1.00%)")
     assert verdict.measured["fast"]["movies.like"]["loss"] == pytest.approx(-0.25)
     assert verdict.measured["exact"]["products.tags"]["loss"] == 0
+
+
+def test_a_text_tasks_loss_counts_where_it_is_no_chance(folder):
+    evaluations = {"onnx_fp32": evaluation(genre=0.9), "int8_fast": evaluation(genre=0.8)}
+    chance = {"fast": {"movies.genre": {"label_agreement": 0.99, "loss_low": 0.004}}}
+    verdict = check(folder, [], evaluations=evaluations, labels=chance)
+    assert verdict.certified and verdict.measured["fast"]["movies.genre"]["loss"] > 0.1
+    sure = {"fast": {"movies.genre": {"label_agreement": 0.99, "loss_low": 0.02}}}
+    (reason,) = check(folder, [], evaluations=evaluations, labels=sure).reasons
+    assert reason.startswith("movies.genre: INT8 fast loses 11.11% of the FP32 graph's macro_f1 (limit 1.00%)")
+
+
+def test_labels_that_change_on_many_texts_are_refused(folder):
+    labels = {"exact": {"movies.genre": {"label_agreement": 0.9}}}
+    limits = dataclasses.replace(EASY, label_agreement=0.97)
+    (reason,) = check(folder, [], labels=labels, limits=limits).reasons
+    assert reason.startswith("movies.genre: label_agreement of FP32 and INT8 exact is 0.900 (limit 0.970)")
 
 
 def test_a_student_that_forgets_a_task_is_refused(folder):

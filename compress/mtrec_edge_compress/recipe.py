@@ -184,7 +184,8 @@ class Verify:
     """Stage 8: what must hold for the bundle to be certified."""
 
     fp32_max_abs: float = 1e-4  # torch against FP32 ONNX, greatest absolute difference
-    task_loss: float = 0.01  # greatest relative loss of a task's headline metric, FP32 to INT8
+    task_loss: float = 0.01  # greatest relative loss of a task's headline metric, FP32 to INT8; see verify.py
+    label_agreement: float = 0.97  # least share of a text task's labels that are the same in FP32 and INT8
     retention: float = 0.95  # least share of the teacher's headline metric the pruned student keeps on each task
     top10_overlap: float = 0.9  # mean over histories, FP32 against INT8
     kendall_tau: float = 0.95  # likewise, over the whole pool

@@ -25,6 +25,7 @@ from mtrec_edge_compress.encoding import encode_all, load_encoded, save_encoded
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.graphs import Graphs
 from mtrec_edge_compress.job import COLLABORATION, Job
+from mtrec_edge_compress.label_agreement import label_agreement
 from mtrec_edge_compress.latency import measure_latencies, read_latencies
 from mtrec_edge_compress.ledger import Ledger, Row, Stage, make_ledger
 from mtrec_edge_compress.measure import graph_row, torch_row
@@ -35,7 +36,7 @@ from mtrec_edge_compress.quantize import ENCODER_FAST, quantize
 from mtrec_edge_compress.teacher import teacher_batches, train_teacher
 from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import vocabulary_of
-from mtrec_edge_compress.verify import Verdict, verify
+from mtrec_edge_compress.verify import INT8_STAGES, Verdict, verify
 from mtrec_edge_compress.vocabulary import trim_vocabulary
 
 CALIBRATION_TEXTS = 1024  # that show what activations are like
@@ -175,6 +176,7 @@ def quantize_graphs(job: Job, folder: Path) -> Made:
 def verify_graphs(job: Job, folder: Path) -> Made:
     """Compare torch, FP32 and INT8; measure every stage's latency in one window."""
     arrays, settings, limits = job.arrays, job.recipe.model, job.recipe.verify
+    fp32 = load_encoded(job.work / "export/fp32.npz")
     pools = [
         make_pool(
             arrays,
@@ -193,6 +195,10 @@ def verify_graphs(job: Job, folder: Path) -> Made:
         int8=job.work / "quantize",
         pools=pools,
         evaluations={row.stage: row.evaluation(job.recipe.bundle.catalogue) for row in job.rows},
+        labels={
+            profile: label_agreement(fp32, load_encoded(job.work / f"quantize/{profile}.npz"), arrays)
+            for profile in INT8_STAGES
+        },
         vocabulary=len((job.work / "distill/vocab.txt").read_text(encoding="utf-8").splitlines()),
         max_tokens=settings.max_tokens,
         limits=limits,
