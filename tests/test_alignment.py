@@ -66,7 +66,7 @@ def test_vectors_that_say_nothing_lose_exactly_1_and_the_right_ones_less() -> No
 def test_alignment_draws_items_with_the_same_users_together() -> None:
     arrays = world_arrays()
     learner = tiny_learner(arrays)
-    learner.begin_epoch(torch.device("cpu"), torch.float32)
+    learner.refresh(torch.device("cpu"), torch.float32)
     source = source_for(learner, arrays, replace(SETTINGS, texts=32), with_pairs=False, with_company=True)
     optimizer = torch.optim.Adam(learner.parameters(), lr=1e-3)
     reached = []

@@ -16,7 +16,7 @@ from mtrec_edge_runtime.errors import DataError
 
 def ready(learner: Learner) -> Learner:
     learner.eval()
-    learner.begin_epoch(CPU, torch.float32)
+    learner.refresh(CPU, torch.float32)
     return learner
 
 

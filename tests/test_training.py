@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny_training import SETTINGS, source_for, tiny_arrays, tiny_learner, world_arrays
+from torch import Tensor
 
 from mtrec_edge_compress.data.arrays import Arrays, build_arrays
 from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Training
-from mtrec_edge_compress.training import check_weighting, fit, open_device
+from mtrec_edge_compress.training import Validate, check_weighting, fit, open_device
 from mtrec_edge_runtime.errors import StageError
 
 TRAIN_TINY = Path(__file__).with_name("train_tiny.py")
@@ -33,7 +33,7 @@ def train(
     *,
     arrays: Arrays | None = None,
     learner: Learner | None = None,
-    validate: Callable[[MultiTaskModel], dict[str, float]] | None = None,
+    validate: Validate | None = None,
     **changes: Any,
 ) -> Weights:
     """Train the tiny learner and return its weights."""
@@ -56,7 +56,7 @@ class Scripted:
     def __init__(self, *scores: float) -> None:
         self.scores, self.seen = list(scores), list[Weights]()
 
-    def __call__(self, model: MultiTaskModel) -> dict[str, float]:
+    def __call__(self, model: MultiTaskModel, _pooled: Tensor | None) -> dict[str, float]:
         self.seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
         score = self.scores[len(self.seen) - 1]
         return {"score": score, "rmse": 1 - score}

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from tiny_training import SETTINGS, source_for, tiny_teacher, tokens_for, world_arrays
+from torch import Tensor
 
 from mtrec_edge_compress.batches import Batch
 from mtrec_edge_compress.learner import Learner, centre_outputs
@@ -52,7 +53,7 @@ def main(folder: Path, options: dict[str, Any]) -> None:
     learner.log, learner.kill_at = folder / "steps.jsonl", options.pop("kill_at_step", -1)
     kill_in, validations = options.pop("kill_in_validation", 0), 0
 
-    def validate(_: MultiTaskModel) -> dict[str, float]:
+    def validate(_: MultiTaskModel, _pooled: Tensor | None) -> dict[str, float]:
         nonlocal validations
         validations += 1
         if validations == kill_in:

@@ -96,7 +96,7 @@ class StudentLearner(Learner):
         """Return the teacher's outputs."""
         return self._soft[0]
 
-    def begin_epoch(self, device: torch.device, dtype: torch.dtype) -> None:
+    def refresh(self, device: torch.device, dtype: torch.dtype) -> None:
         """Do nothing: the cache is the teacher's vectors, which stand still."""
 
     def cached_vectors(self, rows: Tensor) -> Tensor:

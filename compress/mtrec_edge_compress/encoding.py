@@ -71,30 +71,56 @@ def encode_all(
     *,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
+    pooled: torch.Tensor | None = None,
     label: str = "encoding",
     progress: bool = False,
 ) -> Encoded:
-    """Return every output of the model's text side for every corpus row."""
+    """Return every output of the model's text side for every corpus row.
+
+    `pooled` (rows, hidden) is what `encode_pooled` gave for the same weights, where that is at hand: only texts whose
+    words are labelled are then encoded again.
+    """
     model.eval()
-    rows_total = len(tokens.ids)
-    vectors = np.zeros((rows_total, model.vector_size), np.float32)
-    classes = [task for task in model.text_tasks if task.kind is Kind.MULTICLASS]
-    logits = {task.name: np.zeros((rows_total, len(task.labels)), np.float32) for task in classes}
-    words: dict[str, dict[int, FloatArray]] = {t.name: {} for t in model.text_tasks if t.kind is Kind.TOKEN}
-    with tqdm(total=rows_total, desc=label, unit="text", disable=not progress, leave=False) as bar:
-        for rows in length_batches(tokens.lengths):
+    outputs = _Outputs(model, tokens)
+    rest = np.arange(len(tokens.ids))
+    if pooled is not None:
+        worded = np.array([len(words) > 0 for words in tokens.words], bool) & bool(outputs.words)
+        known, rest = np.flatnonzero(~worded), np.flatnonzero(worded)
+        for rows in np.array_split(known, -(-len(known) // RUN_TOKENS)) if len(known) else ():
+            outputs.keep(rows, pooled[torch.from_numpy(rows).to(pooled.device)], None)
+    with tqdm(total=len(rest), desc=label, unit="text", disable=not progress, leave=False) as bar:
+        for batch in length_batches(tokens.lengths[rest]):
+            rows = rest[batch]
             ids, mask = tokens.padded(rows)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                states, pooled = model.text(ids.to(device), mask.to(device))
-            vector = model.text.vector(pooled.float())
-            outputs = {k: v.float().cpu().numpy() for k, v in model.text_outputs(states.float(), vector).items()}
-            vectors[rows] = vector.cpu().numpy()
-            for name in logits:
-                logits[name][rows] = outputs[name]
-            for name, found in words.items():
-                found.update(pick_words(tokens, rows, outputs[name]))
+                states, part = model.text(ids.to(device), mask.to(device))
+            outputs.keep(rows, part.float(), states.float())
             bar.update(len(rows))
-    return Encoded(vectors, logits, words)
+    return Encoded(outputs.vectors, outputs.logits, outputs.words)
+
+
+class _Outputs:
+    """What is gathered, batch by batch, while texts are encoded."""
+
+    def __init__(self, model: MultiTaskModel, tokens: Tokens) -> None:
+        self.model, self.tokens, rows = model, tokens, len(tokens.ids)
+        self.vectors = np.zeros((rows, model.vector_size), np.float32)
+        classes = [task for task in model.text_tasks if task.kind is Kind.MULTICLASS]
+        self.logits = {task.name: np.zeros((rows, len(task.labels)), np.float32) for task in classes}
+        self.words: dict[str, dict[int, FloatArray]] = {
+            task.name: {} for task in model.text_tasks if task.kind is Kind.TOKEN
+        }
+
+    def keep(self, rows: IntArray, pooled: torch.Tensor, states: torch.Tensor | None) -> None:
+        """Keep what pooled states (texts, hidden), and token states where words are asked for, come to."""
+        vector = self.model.text.vector(pooled)
+        self.vectors[rows] = vector.cpu().numpy()
+        found = self.model.text_outputs(pooled.unsqueeze(1) if states is None else states, vector)
+        for name, logits in self.logits.items():
+            logits[rows] = found[name].float().cpu().numpy()
+        if states is not None:
+            for name, words in self.words.items():
+                words.update(pick_words(self.tokens, rows, found[name].float().cpu().numpy()))
 
 
 def pick_words(tokens: Tokens, rows: IntArray, outputs: npt.NDArray[np.float32]) -> dict[int, FloatArray]:

@@ -87,12 +87,13 @@ class Job:
     def validator(self, tokens: Tokens, precision: str) -> Validate:
         """Return the function that judges a model on the VALIDATION fold after an epoch."""
 
-        def validate(model: MultiTaskModel) -> dict[str, float]:
+        def validate(model: MultiTaskModel, pooled: torch.Tensor | None) -> dict[str, float]:
             encoded = encode_all(
                 model,
                 tokens,
                 device=self.place,
                 dtype=model_dtype(self.place, precision),
+                pooled=pooled,
                 label="validating",
                 progress=self.progress,
             )

@@ -92,11 +92,11 @@ class Learner(nn.Module):
         self.model, self.weighting = model, weighting
         self.tokens = tokens
         self.scales = {task.name: label_scale(arrays, task) for task in model.tasks}
-        self.cache: Tensor | None = None  # (rows, hidden), refreshed by begin_epoch
+        self.cache: Tensor | None = None  # (rows, hidden), see refresh
         self._states: list[Tensor] = []  # where a weighting measures the step's gradients
 
-    def begin_epoch(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Refresh the cache: one pass over every text without gradients."""
+    def refresh(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Fill the cache: one pass over every text without gradients."""
         self.cache = encode_pooled(self.model, self.tokens, device, dtype)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -117,10 +117,9 @@ class Learner(nn.Module):
 
     def parameters_shared(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Return the parameters that several tasks learn, and those of the tasks' own heads."""
-        shared: list[nn.Parameter] = []
-        own: list[nn.Parameter] = []
-        for name, parameter in self.model.named_parameters():
-            (own if name.startswith(("heads.", "text_heads.")) else shared).append(parameter)
+        trained = [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+        own = [parameter for name, parameter in trained if name.startswith(("heads.", "text_heads."))]
+        shared = [parameter for name, parameter in trained if not name.startswith(("heads.", "text_heads."))]
         return shared, own
 
     @property

@@ -106,6 +106,7 @@ class Teacher:
     layers: int = 4  # of the random BERT
     hidden_size: int = 128  # of the random BERT
     vocabulary: int = 4000  # of the random BERT
+    frozen_layers: int = 0  # the word table and this many first layers stay as pretrained: less time, fewer to overfit
     alignment: float = 1.0  # weight of drawing items together that the same users liked; 0 leaves it out
     detached: tuple[str, ...] = ()  # tasks that teach their heads alone, not the text encoder
     training: Training = field(default_factory=Training)
@@ -113,6 +114,7 @@ class Teacher:
     def __post_init__(self) -> None:
         """Refuse a random BERT that cannot be built."""
         _within("teacher.layers", self.layers, 1, 48)
+        _within("teacher.frozen_layers", self.frozen_layers, 0, 48)
         _within("teacher.alignment", self.alignment, 0.0, 1000.0)
         _within("teacher.hidden_size", self.hidden_size, 32, 4096)
         _within("teacher.vocabulary", self.vocabulary, 50, 1_000_000)

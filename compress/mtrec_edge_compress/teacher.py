@@ -75,6 +75,7 @@ def new_teacher(recipe: Recipe, arrays: Arrays, encoder: str) -> MultiTaskModel:
     longest = getattr(backbone.config, "max_position_embeddings", recipe.model.max_tokens)
     if longest < recipe.model.max_tokens:
         raise RecipeError(f"model.max_tokens = {recipe.model.max_tokens}, but {encoder} reads at most {longest} tokens")
+    freeze(backbone, recipe.teacher.frozen_layers)
     shape = ModelShape(
         recipe.model.vector_size,
         recipe.model.max_history,
@@ -84,6 +85,29 @@ def new_teacher(recipe: Recipe, arrays: Arrays, encoder: str) -> MultiTaskModel:
         recipe.model.dropout,
     )
     return MultiTaskModel(backbone, backbone.config.hidden_size, shape, arrays.tasks)
+
+
+def freeze(backbone: PreTrainedModel, layers: int) -> None:
+    """Leave the word table and the first `layers` layers as they are, without dropout: nothing is learned there.
+
+    Raises:
+        RecipeError: the encoder has no such layers to freeze.
+    """
+    if not layers:
+        return
+    found = getattr(getattr(backbone, "encoder", None), "layer", None)
+    if found is None or layers > len(found):
+        raise RecipeError(
+            f"teacher.frozen_layers = {layers}: {type(backbone).__name__} has "
+            f"{'no list of layers' if found is None else f'{len(found)} layers'}; the next step: a smaller number, or 0"
+        )
+    for part in (backbone.embeddings, *found[:layers]):
+        part.requires_grad_(False)
+        for module in part.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+            if hasattr(module, "dropout_prob"):  # of fused attention
+                module.dropout_prob = 0.0
 
 
 def task_weights(recipe: Recipe, arrays: Arrays) -> dict[str, float]:

@@ -32,7 +32,8 @@ from mtrec_edge_compress.surgery import check_surgery, surgical_backward
 from mtrec_edge_runtime.errors import DivergedError, StageError
 
 Device = Literal["auto", "cpu", "cuda"]
-Validate = Callable[[MultiTaskModel], dict[str, float]]  # returns metrics with the key "score", higher is better
+# A model, its pooled states of every text where they are at hand -> metrics; of the key "score" higher is better.
+Validate = Callable[[MultiTaskModel, Tensor | None], dict[str, float]]
 
 
 @dataclass
@@ -151,6 +152,7 @@ class _Run:
         self.accelerator, self.source, self.settings, self.folder = accelerator, source, settings, folder
         self.dtype, self.label = dtype, label
         self.show = show and accelerator.is_main_process
+        self.refreshed = False  # whether the learner's cache is of the weights as they are
         learner.to(accelerator.device)
         self.wrapped, self.optimizer = accelerator.prepare(learner, _optimizer(learner, settings))
         self.learner = cast(Learner, accelerator.unwrap_model(self.wrapped))
@@ -177,6 +179,9 @@ class _Run:
         began = time.monotonic() - self.progress.seconds
         while not self.progress.finished and self.progress.epoch < self.settings.epochs:
             self._epoch(began)
+            if validate is not None:  # what it looks at serves the next epoch too
+                self.learner.refresh(self.accelerator.device, self.dtype)
+                self.refreshed = True
             metrics = {"score": 0.0} if validate is None else self._validate(validate)
             self._stop_tasks(metrics)
             self._report(metrics)
@@ -185,8 +190,10 @@ class _Run:
 
     def _epoch(self, began: float) -> None:
         epoch, saved = self.progress.epoch, time.monotonic()
+        if not self.refreshed:
+            self.learner.refresh(self.accelerator.device, self.dtype)
+        self.refreshed = False
         self.learner.train()
-        self.learner.begin_epoch(self.accelerator.device, self.dtype)
         means: dict[str, float] = {}
         title = f"{self.label} {epoch + 1}/{self.settings.epochs}"
         with tqdm(total=self.steps[epoch], initial=self.progress.step, desc=title, disable=not self.show) as bar:
@@ -247,7 +254,7 @@ class _Run:
         score = torch.zeros(1, device=self.accelerator.device)
         metrics: dict[str, float] = {}
         if self.accelerator.is_main_process:
-            metrics = validate(self.learner.model)
+            metrics = validate(self.learner.model, self.learner.cache)
             score[0] = metrics["score"]
         if self.accelerator.num_processes > 1:
             torch.distributed.broadcast(score, 0)
@@ -318,7 +325,8 @@ def _optimizer(learner: nn.Module, settings: Training) -> torch.optim.Optimizer:
     backbone: list[Tensor] = []
     rest: list[Tensor] = []
     for name, parameter in learner.named_parameters():
-        (backbone if ".backbone." in name else rest).append(parameter)
+        if parameter.requires_grad:
+            (backbone if ".backbone." in name else rest).append(parameter)
     groups = [
         {"params": backbone, "lr": settings.learning_rate, "weight_decay": settings.weight_decay},
         {"params": rest, "lr": settings.head_learning_rate, "weight_decay": settings.weight_decay},

@@ -18,6 +18,7 @@ import optuna
 import tomli_w
 from accelerate import PartialState
 from optuna.trial import TrialState
+from torch import Tensor
 from tqdm import tqdm
 
 from mtrec_edge_compress.data.arrays import Arrays, build_arrays
@@ -221,9 +222,9 @@ def _without_trackers(recipe: Recipe) -> Recipe:
 def _watched(validate: Validate, trial: optuna.Trial, *, done: int, epochs: int) -> Validate:
     """Return `validate` such that it reports each epoch after `done`, and stops a trial below the median."""
 
-    def watched(model: MultiTaskModel) -> dict[str, float]:
+    def watched(model: MultiTaskModel, pooled: Tensor | None) -> dict[str, float]:
         nonlocal done
-        metrics = validate(model)
+        metrics = validate(model, pooled)
         done += 1
         trial.report(metrics["score"], done)
         if done < epochs and trial.should_prune():
