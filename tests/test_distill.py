@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_training import (
     CPU,
+    ENDS,
     RECIPE,
     SETTINGS,
     collaboration_for,
@@ -21,10 +22,11 @@ from tiny_training import (
 
 from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.data.arrays import Arrays
-from mtrec_edge_compress.distill import VECTOR, StudentLearner, distill, new_student, soft_targets
+from mtrec_edge_compress.distill import VECTOR, StudentLearner, distill, soft_targets
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.start import new_student
 
 SAME = replace(RECIPE, student=replace(RECIPE.student, layers=2, embedding_size=0))  # the teacher's own shape
 ALL_SOFT = replace(SAME, distill=replace(SAME.distill, soft_weight=1.0))
@@ -44,7 +46,7 @@ def losses_of(learner: StudentLearner, arrays: Arrays) -> dict[str, float]:
 def test_a_student_of_the_teachers_shape_starts_as_the_teacher() -> None:
     arrays = tiny_arrays()
     teacher, tokens = tiny_teacher(arrays).eval(), tokens_for(arrays)
-    student = new_student(SAME, teacher, range(len(vocabulary_for(arrays)))).eval()
+    student = new_student(SAME, teacher, range(len(vocabulary_for(arrays))), ends=ENDS).eval()
     found, expected = (encode_all(model, tokens, device=CPU) for model in (student, teacher))
     assert np.abs(found.vectors - expected.vectors).max() < 1e-5
     for name, logits in expected.logits.items():
@@ -89,7 +91,7 @@ def test_soft_words_stand_where_the_batches_look_for_them() -> None:
     arrays = world_arrays()
     teacher, tokens = tiny_teacher(arrays).eval(), tokens_for(arrays)
     encoded = encode_all(teacher, tokens, device=CPU)
-    soft = soft_targets(teacher, encoded, arrays, CPU)
+    soft = soft_targets(teacher, tokens, encoded, arrays, CPU)
     row = len(arrays.item_ids) + 3
     start = int(soft.word_start[row])
     for number, logits in enumerate(encoded.word_logits["queries.tags"][row]):
@@ -109,7 +111,7 @@ def test_a_batchs_tokens_give_what_the_whole_corpus_gave() -> None:
 
 def test_a_narrower_word_table_is_factorised() -> None:
     arrays = tiny_arrays()
-    student = new_student(RECIPE, tiny_teacher(arrays), range(len(vocabulary_for(arrays))))
+    student = new_student(RECIPE, tiny_teacher(arrays), range(len(vocabulary_for(arrays))), ends=ENDS)
     backbone = student.text.backbone
     assert isinstance(backbone, CompactBert)
     assert backbone.shape.embedding_size == 16 and backbone.shape.hidden_size == 32
@@ -120,7 +122,7 @@ def test_a_narrower_word_table_is_factorised() -> None:
 def test_a_student_keeps_as_many_layers_as_there_are(layers: int, kept: int) -> None:
     arrays = tiny_arrays()
     recipe = replace(RECIPE, student=replace(RECIPE.student, layers=layers))
-    backbone = new_student(recipe, tiny_teacher(arrays), range(len(vocabulary_for(arrays)))).text.backbone
+    backbone = new_student(recipe, tiny_teacher(arrays), range(len(vocabulary_for(arrays))), ends=ENDS).text.backbone
     assert isinstance(backbone, CompactBert) and len(backbone.shape.layers) == kept
 
 
@@ -145,7 +147,7 @@ def test_distillation_brings_the_student_to_the_teacher(tmp_path) -> None:
         arrays,
         together,
         folder=tmp_path,
-        validate=lambda _: {"score": 0.0},
+        validate=lambda _, pooled: {"score": 0.0},
         device="cpu",
         progress=False,
     )

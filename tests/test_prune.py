@@ -9,9 +9,9 @@ from tiny_models import student_model
 from tiny_training import CPU, RECIPE, collaboration_for, source_for, tiny_arrays, tiny_learner, tiny_student_learner
 
 from mtrec_edge_compress.compact import CompactBert, Layer
-from mtrec_edge_compress.distill import StudentLearner
+from mtrec_edge_compress.distill import StudentLearner, compact_backbone
 from mtrec_edge_compress.model import MultiTaskModel
-from mtrec_edge_compress.prune import UNIT_MULTIPLE, compact_backbone, importance, keep_heads, keep_units, prune, remove
+from mtrec_edge_compress.prune import UNIT_MULTIPLE, importance, keep_heads, keep_units, prune, remove
 from mtrec_edge_runtime.errors import StageError
 
 
@@ -94,14 +94,14 @@ def test_a_dead_unit_and_a_dead_head_have_no_importance() -> None:
 
 
 def test_only_a_student_can_be_pruned() -> None:
-    with pytest.raises(StageError, match="only a student's CompactBert can be pruned, not BertModel; distill first"):
+    with pytest.raises(StageError, match="a student is a CompactBert, not BertModel; distill first"):
         compact_backbone(tiny_learner(tiny_arrays()))  # type: ignore[arg-type]
 
 
 def run(learner: StudentLearner, folder: Path, *, die_in: str = "") -> dict[str, float]:
     """Prune; `die_in` names the round whose healing is interrupted."""
 
-    def validate(model: MultiTaskModel) -> dict[str, float]:
+    def validate(model: MultiTaskModel, _pooled: object) -> dict[str, float]:
         return {"score": float(len(list(folder.glob("round-*"))))}
 
     def end_epoch() -> None:

@@ -35,7 +35,7 @@ def run(folder: Path, *values: float, epochs: int) -> tuple[list[tuple[str, ...]
     """Train with scripted values of movies.genre; return what was stopped as each validation began."""
     learner, seen, script = tiny_learner(tiny_arrays()), list[tuple[str, ...]](), list(values)
 
-    def validate(_: MultiTaskModel) -> dict[str, float]:
+    def validate(_: MultiTaskModel, _pooled: object) -> dict[str, float]:
         seen.append(learner.weighting.stopped)
         value = script.pop(0)
         if value < 0:
@@ -57,7 +57,7 @@ def test_a_stopped_task_stays_stopped_in_a_resumed_run(tmp_path: Path) -> None:
 def test_a_run_ends_when_every_task_has_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     learner, seen = tiny_learner(tiny_arrays()), list[float]()
 
-    def validate(_: MultiTaskModel) -> dict[str, float]:
+    def validate(_: MultiTaskModel, _pooled: object) -> dict[str, float]:
         seen.append(0.5)
         return {"movies.genre macro_f1": 0.5, "score": float(len(seen))}
 

@@ -13,11 +13,12 @@ from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.collaboration import Collaboration, fit_collaboration
 from mtrec_edge_compress.data.arrays import Arrays, build_arrays
 from mtrec_edge_compress.data.synthetic import make_world
-from mtrec_edge_compress.distill import StudentLearner, new_student, soft_targets, student_learner
+from mtrec_edge_compress.distill import StudentLearner, soft_targets, student_learner
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.learner import ALIGNMENT, Learner, centre_outputs
 from mtrec_edge_compress.model import ModelShape, MultiTaskModel
 from mtrec_edge_compress.recipe import Collaborate, Distill, Model, Prune, Recipe, Student, Training
+from mtrec_edge_compress.start import new_student
 from mtrec_edge_compress.tokens import Tokens, tokenize
 from mtrec_edge_compress.vocabulary import word_vocabulary
 from mtrec_edge_compress.weighting import TaskWeighting
@@ -26,6 +27,7 @@ from mtrec_edge_runtime.tokenizer import WordPiece
 
 MAX_TOKENS = 16
 CPU = torch.device("cpu")
+ENDS = (2, 3)  # [CLS] and [SEP] in every `word_vocabulary`
 # fp32 everywhere: the tests compare numbers
 SETTINGS = Training(
     epochs=2,
@@ -125,8 +127,8 @@ def tiny_learner(arrays: Arrays, *, dropout: float = 0.0, weighting: Any = "stat
 def tiny_student_learner(arrays: Arrays, recipe: Recipe = RECIPE) -> StudentLearner:
     """A student of `tiny_teacher`, over the same vocabulary."""
     teacher, tokens = tiny_teacher(arrays).eval(), tokens_for(arrays)
-    soft = soft_targets(teacher, encode_all(teacher, tokens, device=CPU), arrays, CPU)
-    student = new_student(recipe, teacher, range(len(vocabulary_for(arrays))))
+    soft = soft_targets(teacher, tokens, encode_all(teacher, tokens, device=CPU), arrays, CPU)
+    student = new_student(recipe, teacher, range(len(vocabulary_for(arrays))), ends=ENDS)
     return student_learner(recipe, student, arrays, tokens, soft)
 
 

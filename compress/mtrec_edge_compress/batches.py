@@ -141,6 +141,9 @@ class BatchSource:
     @cached_property
     def _pool(self) -> IntArray:
         labelled = self._labels.pool(every_text=self.every_text)
+        if self.every_text:  # what stands behind the corpus is there to be read
+            corpus = len(self.arrays.item_ids) + len(self.arrays.texts)
+            labelled = np.concatenate([labelled, np.arange(corpus, len(self.tokens.ids))])
         return np.union1d(labelled, self._co_consumption.rows) if self.with_company else labelled
 
     @property

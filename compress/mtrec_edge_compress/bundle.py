@@ -1,4 +1,4 @@
-"""Stage 9: graphs, vocabulary, catalogue, golden answers and manifest -> one folder, checked before it is put in place.
+"""`bundle`: graphs, vocabulary, catalogue, golden answers, manifest -> one folder, checked before it is put in place.
 
 Everything is written into a folder beside `out`; only when the runtime has opened it and reproduced the golden answers
 does it take `out`'s place. Until then an older bundle stays what it was. docs/bundle-format.md describes each file.

@@ -1,4 +1,4 @@
-"""Stage 2: what users did together, as sparse item-to-item weights: EASE cut to its greatest, then fitted again.
+"""`collaborate`: what users did together, as sparse item-to-item weights: EASE cut to its greatest, then fitted again.
 
 The weights of a domain are found on the TRAIN positives of its ranked task. The ranker learns to trust them on weights
 that were fitted without the user it looks at: else a pair the user made would tell its own label.

@@ -1,36 +1,41 @@
-"""Stage 4: a small student learns the teacher's item vectors, then its task outputs.
+"""`distill`: a small student learns the teacher's item vectors, then its task outputs.
 
 The student's vectors are trained to lie in the teacher's space: wherever a step does not encode a text itself, it reads
 the teacher's vector, so the ranker works on either and a catalogue may hold the teacher's.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PreTrainedModel
 
 from mtrec_edge_compress import losses
-from mtrec_edge_compress.batches import Batch, BatchSource, PairBatch
+from mtrec_edge_compress.batches import Batch, BatchSource, PairBatch, TextBucket
 from mtrec_edge_compress.collaboration import Collaboration
-from mtrec_edge_compress.compact import compact_from_bert
+from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
-from mtrec_edge_compress.encoding import Encoded
+from mtrec_edge_compress.encoding import Encoded, encode_pooled
+from mtrec_edge_compress.extra_texts import ExtraText
 from mtrec_edge_compress.learner import Learner, order_of, rank_pairs
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe, Training
-from mtrec_edge_compress.teacher import load_backbone, task_weights
+from mtrec_edge_compress.representation import Representation
+from mtrec_edge_compress.start import fit_projection
+from mtrec_edge_compress.teacher import task_weights
+from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import Tokens
-from mtrec_edge_compress.training import Device, Validate, fit
+from mtrec_edge_compress.training import Device, Validate, fit, open_device
 from mtrec_edge_compress.weighting import TaskWeighting
+from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.tasks import Kind
 
-VECTOR = "vector"  # the name of the vector-matching loss among the tasks' losses
+VECTOR, RELATION, HIDDEN = "vector", "relation", "hidden"  # names of the matching losses among the tasks' losses
 
 
 @dataclass(frozen=True)
@@ -38,16 +43,26 @@ class SoftTargets:
     """What the teacher says of every corpus row, and the teacher itself for pairs."""
 
     teacher: MultiTaskModel
+    tokens: Tokens  # every text under the teacher's vocabulary
     vectors: Tensor  # (rows, D)
     classes: dict[str, Tensor]  # multiclass task -> (rows, labels)
     words: dict[str, Tensor]  # token task -> (all words, labels)
     word_start: Tensor  # (rows + 1,) where each row's words begin in `words`
+    asked: dict[str, Tensor]  # text task -> (rows,) whether a text of its source and domain stands there
 
 
-def soft_targets(teacher: MultiTaskModel, encoded: Encoded, arrays: Arrays, device: torch.device) -> SoftTargets:
-    """Lay out what the teacher computed for every text."""
+def soft_targets(
+    teacher: MultiTaskModel,
+    tokens: Tokens,
+    encoded: Encoded,
+    arrays: Arrays,
+    device: torch.device,
+    *,
+    extra: Sequence[ExtraText] = (),
+) -> SoftTargets:
+    """Lay out what the teacher computed for every text of the corpus, then for every extra one."""
     rows = len(encoded.vectors)
-    splits = [()] * len(arrays.item_ids) + list(arrays.text_tokens)
+    splits = [()] * len(arrays.item_ids) + list(arrays.text_tokens) + [text.words for text in extra]
     start = np.concatenate([[0], np.cumsum([len(split) for split in splits])])
     words = {}
     for task in teacher.text_tasks:
@@ -59,11 +74,25 @@ def soft_targets(teacher: MultiTaskModel, encoded: Encoded, arrays: Arrays, devi
     assert rows == len(splits)
     return SoftTargets(
         teacher.to(device).eval(),
+        tokens,
         torch.from_numpy(encoded.vectors).to(device),
         {name: torch.from_numpy(logits).to(device) for name, logits in encoded.logits.items()},
         words,
         torch.from_numpy(start).to(device),
+        {task.name: torch.from_numpy(_asked(task, arrays, extra)).to(device) for task in teacher.text_tasks},
     )
+
+
+def _asked(task: TaskSpec, arrays: Arrays, extra: Sequence[ExtraText]) -> npt.NDArray[np.bool_]:
+    """Return whether each row's text is one that the text task is asked about, (rows,)."""
+    items = np.zeros(len(arrays.item_ids), bool)
+    texts = np.zeros(len(arrays.texts), bool)
+    if task.source == "items":
+        items[arrays.domains[task.domain]] = True
+    else:
+        texts[:] = (arrays.dataset.texts["domain"] == task.domain).to_numpy()
+    more = np.array([(text.table, text.domain) == (task.source, task.domain) for text in extra], bool)
+    return np.concatenate([items, texts, more])
 
 
 class StudentLearner(Learner):
@@ -80,16 +109,8 @@ class StudentLearner(Learner):
     ) -> None:
         super().__init__(model, weighting, arrays, tokens)
         self._soft = (soft,)  # in a tuple, so that the teacher is no submodule
+        self.inside: Representation | None = None  # looks inside the teacher, in the first phase
         self.share, self.temperature = recipe.distill.soft_weight, recipe.distill.temperature
-        items = len(arrays.item_ids)
-        self.of_task = {}  # multiclass task -> (rows,) whether the row is of its source and domain
-        for task in model.text_tasks:
-            mine = torch.zeros(len(tokens.ids), dtype=torch.bool)
-            if task.source == "items":
-                mine[arrays.domains[task.domain]] = True
-            else:
-                mine[items:] = torch.tensor((arrays.dataset.texts["domain"] == task.domain).to_list())
-            self.of_task[task.name] = mine
 
     @property
     def soft(self) -> SoftTargets:
@@ -110,15 +131,29 @@ class StudentLearner(Learner):
         found[VECTOR] = losses.cosine_loss(fresh, self.soft.vectors[rows], len(rows) * losses.processes())
         return found, fresh
 
-    def word_loss(
-        self, task: TaskSpec, logits: Tensor, label: Tensor, row: Tensor, number: Tensor, count: float
-    ) -> Tensor:
-        """Return one token task's loss, part gold and part soft."""
-        gold = super().word_loss(task, logits, label, row, number, count)
-        teacher = self.soft.words[task.name][self.soft.word_start[row] + number]
-        entropy = self.scales[task.name].entropy
-        soft = losses.soft_class_loss(logits, teacher, self.temperature, entropy, count)
-        return (1 - self.share) * gold + self.share * soft
+    def state_losses(self, batch: Batch, bucket: TextBucket, states: Tensor) -> dict[str, Tensor]:
+        """Return the losses that look inside the teacher, where they are asked for."""
+        if self.inside is None:
+            return {}
+        share = len(bucket.rows) / len(batch.rows)
+        relation, hidden = self.inside(bucket, states)
+        return {RELATION: relation * share, HIDDEN: hidden * share}
+
+    def word_losses(self, batch: Batch, bucket: TextBucket, words: Tensor) -> dict[str, Tensor]:
+        """Return the token losses: gold where a label exists, soft on every word of the task's texts."""
+        found = {name: (1 - self.share) * loss for name, loss in super().word_losses(batch, bucket, words).items()}
+        for task, head in zip(self.model.text_tasks, self.model.text_heads, strict=True):
+            mine = self.soft.asked[task.name][bucket.word_row]
+            if task.kind is not Kind.TOKEN or not mine.any():
+                continue
+            row, number = bucket.word_row[mine], bucket.word_number[mine]
+            teacher = self.soft.words[task.name][self.soft.word_start[row] + number]
+            asked = sum(float(self.soft.asked[task.name][part.word_row].sum()) for part in batch.buckets)
+            soft = losses.soft_class_loss(
+                head(words[mine]), teacher, self.temperature, self.scales[task.name].entropy, asked * losses.processes()
+            )
+            found[task.name] = found.get(task.name, soft.new_zeros(())) + self.share * soft
+        return found
 
     def class_losses(self, batch: Batch, rows: Tensor, fresh: Tensor) -> dict[str, Tensor]:
         """Return the multiclass losses: gold where a label exists, soft on every text of the task's domain."""
@@ -127,7 +162,7 @@ class StudentLearner(Learner):
         for task, head in zip(self.model.text_tasks, self.model.text_heads, strict=True):
             if task.kind is not Kind.MULTICLASS:
                 continue
-            place = torch.nonzero(self.of_task[task.name].to(rows.device)[rows]).flatten()
+            place = torch.nonzero(self.soft.asked[task.name][rows]).flatten()
             if len(place):
                 teacher, count = self.soft.classes[task.name][rows[place]], len(place) * losses.processes()
                 entropy = self.scales[task.name].entropy
@@ -170,43 +205,30 @@ class StudentLearner(Learner):
         return 0.5 * (value + kl / max(len(score) * processes, 1))
 
 
-def new_student(recipe: Recipe, teacher: MultiTaskModel, token_ids: Sequence[int]) -> MultiTaskModel:
-    """Start a student: chosen layers and trimmed, factorised words; user encoder and heads copied from the teacher.
-
-    `token_ids` gives, for each token of the trimmed vocabulary, its id in the vocabulary of the encoder it starts from.
-    """
-    bert: PreTrainedModel = teacher.text.backbone
-    if recipe.student.encoder:
-        bert = load_backbone(recipe.student.encoder)
-    depth = bert.config.num_hidden_layers
-    kept = min(recipe.student.layers, depth)
-    layers = sorted({round(i) for i in np.linspace(0, depth - 1, kept)}) if kept > 1 else [depth - 1]
-    hidden = bert.config.hidden_size
-    size = recipe.student.embedding_size
-    backbone = compact_from_bert(
-        bert,
-        layers,
-        token_ids=token_ids,
-        embedding_size=size if 0 < size < hidden else hidden,
-        positions=recipe.model.max_tokens,
-        dropout=recipe.student.dropout,
-    )
-    shape = replace(teacher.shape, dropout=recipe.student.dropout)
-    student = MultiTaskModel(backbone, hidden, shape, teacher.tasks)
-    copied = {k: v for k, v in teacher.state_dict().items() if not k.startswith("text.backbone.")}
-    if hidden != teacher.hidden_size:
-        sized = student.state_dict()
-        copied = {k: v for k, v in copied.items() if v.shape == sized[k].shape}
-    student.load_state_dict(copied, strict=False)
-    return student
-
-
 def student_learner(
     recipe: Recipe, student: MultiTaskModel, arrays: Arrays, tokens: Tokens, soft: SoftTargets
 ) -> StudentLearner:
     """Return the learner both phases and the healing after pruning use."""
-    weights = {**task_weights(recipe, arrays), VECTOR: recipe.distill.vector_weight}
+    own, settings = task_weights(recipe, arrays), recipe.distill
+    weights = {
+        **own,
+        VECTOR: settings.vector_weight,
+        RELATION: settings.relation_weight,
+        HIDDEN: settings.hidden_weight,
+    }
     return StudentLearner(student, TaskWeighting(weights, "static"), arrays, tokens, soft, recipe)
+
+
+def compact_backbone(learner: StudentLearner) -> CompactBert:
+    """Return the student's backbone.
+
+    Raises:
+        StageError: the model is no student.
+    """
+    backbone = learner.model.text.backbone
+    if not isinstance(backbone, CompactBert):
+        raise StageError(f"a student is a CompactBert, not {type(backbone).__name__}; distill first")
+    return backbone
 
 
 def student_batches(
@@ -232,6 +254,13 @@ def student_batches(
     )
 
 
+def _start_projection(learner: StudentLearner, arrays: Arrays, device: torch.device) -> None:
+    """Fit the projection of a student that has learned nothing yet to the teacher's vectors of the readable texts."""
+    rows = torch.from_numpy(TextLabels(arrays).pool(every_text=True)).to(device)
+    pooled = encode_pooled(learner.model.to(device), learner.tokens, device, torch.float32)
+    fit_projection(learner.model, pooled[rows].cpu(), learner.soft.vectors[rows].cpu())
+
+
 def distill(
     recipe: Recipe,
     learner: StudentLearner,
@@ -245,6 +274,11 @@ def distill(
 ) -> dict[str, float]:
     """Train the student: all texts first, then texts and pairs; return the validation metrics of the second phase."""
     settings = recipe.distill
+    if recipe.student.start == "outputs":
+        _start_projection(learner, arrays, open_device(device))
+    if settings.relation_weight or settings.hidden_weight:
+        backbone = compact_backbone(learner)
+        learner.inside = Representation(backbone, learner.soft.teacher, learner.soft.tokens, learner.tokens)
     texts = student_batches(recipe, learner, arrays, collaboration, settings.represent, with_pairs=False)
     fit(
         learner,
@@ -255,6 +289,7 @@ def distill(
         label="represent",
         progress=progress,
     )
+    learner.inside = None
     both = student_batches(recipe, learner, arrays, collaboration, settings.tasks, with_pairs=True)
     return fit(
         learner,

@@ -27,6 +27,19 @@ class Encoded:
     word_logits: dict[str, dict[int, FloatArray]]  # token task -> corpus row -> (words, labels)
 
 
+def joined(first: Encoded, second: Encoded) -> Encoded:
+    """Return the rows of both, the second's behind."""
+    rows = len(first.vectors)
+    return Encoded(
+        np.concatenate([first.vectors, second.vectors]),
+        {name: np.concatenate([logits, second.logits[name]]) for name, logits in first.logits.items()},
+        {
+            name: {**words, **{rows + row: logits for row, logits in second.word_logits[name].items()}}
+            for name, words in first.word_logits.items()
+        },
+    )
+
+
 def length_batches(lengths: IntArray) -> Iterator[IntArray]:
     """Yield rows sorted by length, at most RUN_TOKENS padded tokens together."""
     order = np.argsort(lengths, kind="stable")

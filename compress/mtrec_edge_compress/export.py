@@ -1,4 +1,4 @@
-"""Stage 6: the trained model -> `encoder.fp32.onnx` and `ranker.onnx`, named and shaped as docs/bundle-format.md says.
+"""`export`: the trained model -> `encoder.fp32.onnx` and `ranker.onnx`, named and shaped as docs/bundle-format.md says.
 
 Optimum's exporter traces the graphs; every file is checked to be opset 17, IR 8 and pure `ai.onnx`. Writes into one
 folder; knows nothing of quantization.

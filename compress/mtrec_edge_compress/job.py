@@ -15,15 +15,17 @@ from mtrec_edge_compress.data.arrays import Arrays, FloatArray
 from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.encoding import Encoded, encode_all, model_dtype
 from mtrec_edge_compress.evaluate import Evaluation, evaluate
+from mtrec_edge_compress.extra_texts import ExtraText, load_extra
 from mtrec_edge_compress.ledger import Row, StageRecord
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.scorer import RankFunction, VectorScorer, torch_ranker
-from mtrec_edge_compress.tokens import Tokens, open_tokenizer, tokenize
+from mtrec_edge_compress.tokens import Tokenizer, Tokens, open_tokenizer, tokenize, tokenize_texts
 from mtrec_edge_compress.training import Device, Validate, open_device
 from mtrec_edge_runtime.tokenizer import WordPiece
 
 COLLABORATION = "collaborate/collaboration.npz"  # under `work`
+EXTRA_TEXTS = "augment/texts.jsonl"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,22 @@ class Job:
     @cached_property
     def student_tokens(self) -> Tokens:
         """Return the texts under the trimmed vocabulary."""
-        return tokenize(self.arrays, WordPiece.load(self.work / "distill/vocab.txt"), self.recipe.model.max_tokens)
+        return tokenize(self.arrays, self.student_tokenizer, self.recipe.model.max_tokens)
+
+    @property
+    def student_tokenizer(self) -> WordPiece:
+        """Return the tokenizer of the trimmed vocabulary."""
+        return WordPiece.load(self.work / "distill/vocab.txt")
+
+    @cached_property
+    def extra_texts(self) -> tuple[ExtraText, ...]:
+        """Return the texts beyond the corpus, as `augment_texts` left them."""
+        return load_extra(self.work / EXTRA_TEXTS)
+
+    def tokens_of_extra(self, tokenizer: Tokenizer) -> Tokens:
+        """Return the texts beyond the corpus as ids."""
+        texts = ((extra.text, extra.words) for extra in self.extra_texts)
+        return tokenize_texts(texts, tokenizer, self.recipe.model.max_tokens)
 
     @cached_property
     def collaboration(self) -> Collaboration:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mtrec_edge_compress import losses
-from mtrec_edge_compress.batches import Batch, CompanyBatch, PairBatch
+from mtrec_edge_compress.batches import Batch, CompanyBatch, PairBatch, TextBucket
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.balance import class_weights
 from mtrec_edge_compress.data.schema import Fold, TaskSpec
@@ -157,10 +157,9 @@ class Learner(nn.Module):
             with torch.autocast(pooled.device.type, enabled=False):
                 vectors.append(self.model.text.vector(pooled.float()))
                 words = states.float()[bucket.word_text, bucket.word_position]
-                for name, loss in self.word_losses(
-                    batch, bucket.word_row, bucket.word_number, words, bucket.word_labels
-                ).items():
-                    token_losses.setdefault(name, []).append(loss)
+                of_bucket = {**self.word_losses(batch, bucket, words), **self.state_losses(batch, bucket, states)}
+            for name, loss in of_bucket.items():
+                token_losses.setdefault(name, []).append(loss)
         if not vectors:  # a process without a share of the batch still reaches its parameters
             vectors.append(self.model.text.vector(self.model.center.new_zeros(0, self.model.hidden_size)))
         fresh = torch.cat(vectors)
@@ -169,24 +168,18 @@ class Learner(nn.Module):
             found.update(self.class_losses(batch, batch.rows, fresh))
         return found, fresh
 
-    def word_losses(
-        self, batch: Batch, row: Tensor, number: Tensor, words: Tensor, labels: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def state_losses(self, batch: Batch, bucket: TextBucket, states: Tensor) -> dict[str, Tensor]:
+        """Return losses on the states (texts, tokens, hidden) of one bucket themselves: none here."""
+        return {}
+
+    def word_losses(self, batch: Batch, bucket: TextBucket, words: Tensor) -> dict[str, Tensor]:
         """Return the token tasks' losses of one bucket; `words` (words, hidden) are states of first pieces."""
         found = {}
         for task, head in zip(self.model.text_tasks, self.model.text_heads, strict=True):
-            if task.kind is Kind.TOKEN and batch.text_counts.get(task.name):
-                logits = head(self._seen_by(task, words))
-                found[task.name] = self.word_loss(
-                    task, logits, labels[task.name], row, number, batch.text_counts[task.name]
-                )
+            if task.kind is Kind.TOKEN and (count := batch.text_counts.get(task.name)):
+                logits, label = head(self._seen_by(task, words)), bucket.word_labels[task.name]
+                found[task.name] = losses.class_loss(logits, label, self.scales[task.name].entropy, count)
         return found
-
-    def word_loss(
-        self, task: TaskSpec, logits: Tensor, label: Tensor, row: Tensor, number: Tensor, count: float
-    ) -> Tensor:
-        """Return one token task's loss against its labels."""
-        return losses.class_loss(logits, label, self.scales[task.name].entropy, count)
 
     def class_losses(self, batch: Batch, rows: Tensor, fresh: Tensor) -> dict[str, Tensor]:
         """Return the multiclass tasks' losses; `rows` are the corpus rows of `fresh`."""

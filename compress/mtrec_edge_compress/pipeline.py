@@ -26,6 +26,7 @@ from mtrec_edge_compress.ledger import StageRecord, read_record
 from mtrec_edge_compress.recipe import Recipe, read_recipe
 from mtrec_edge_compress.stages import (
     Made,
+    augment_texts,
     bundle_up,
     calibrate,
     collaborate,
@@ -48,6 +49,7 @@ Run = Callable[[Job, Path], Made]  # job, own folder -> rows of the ledger, fact
 STAGES: tuple[tuple[str, Run, tuple[str, ...]], ...] = (  # name, function, settings it adds to those before it
     ("collaborate", collaborate, ("seed", "collaborate")),
     ("teacher", teach, ("model", "weights", "teacher", "evaluation")),
+    ("augment", augment_texts, ("augment",)),
     ("distill", distill_student, ("student", "distill")),
     ("prune", prune_student, ("prune",)),
     ("export", export_graphs, ()),

@@ -1,4 +1,4 @@
-"""Stage 5: remove attention heads and feed-forward units physically, in rounds, each healed by distillation.
+"""`prune`: remove attention heads and feed-forward units physically, in rounds, each healed by distillation.
 
 Importance of a head or unit is E|dL/dg| at g = 1 of a gate g on its output (Michel, Levy & Neubig, Are sixteen heads
 really better than one?, 2019; first-order Taylor expansion, Molchanov et al., 2017), normalised within its layer.
@@ -6,7 +6,7 @@ really better than one?, 2019; first-order Taylor expansion, Molchanov et al., 2
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,24 +18,13 @@ from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.compact import CompactBert, Layer
 from mtrec_edge_compress.data.arrays import Arrays
-from mtrec_edge_compress.distill import StudentLearner, student_batches
+from mtrec_edge_compress.distill import StudentLearner, compact_backbone, student_batches
+from mtrec_edge_compress.latency_table import LatencyTable, measure_table
 from mtrec_edge_compress.recipe import Prune, Recipe
 from mtrec_edge_compress.training import Device, Validate, fit, open_device
-from mtrec_edge_runtime.errors import StageError
 
+KEPT = "kept.json"
 UNIT_MULTIPLE = 16  # a layer keeps a multiple of this many units: whole vector registers
-
-
-def compact_backbone(learner: StudentLearner) -> CompactBert:
-    """Return the student's backbone.
-
-    Raises:
-        StageError: the model is no student.
-    """
-    backbone = learner.model.text.backbone
-    if not isinstance(backbone, CompactBert):
-        raise StageError(f"only a student's CompactBert can be pruned, not {type(backbone).__name__}; distill first")
-    return backbone
 
 
 def importance(
@@ -91,6 +80,30 @@ def keep_units(scores: list[Tensor], keep: int) -> list[Tensor]:
     return kept
 
 
+def keep_within(
+    scores: tuple[list[Tensor], list[Tensor]], table: LatencyTable, max_ms: float
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the heads and units each layer keeps so that the encoder is predicted to take at most `max_ms`.
+
+    What is worth least for the time it takes goes first, a head or a group of 16 units at a time; a layer keeps one of
+    each. When that is still too slow, that is what is kept: verify.py tells.
+    """
+    heads = [part.argsort(descending=True).tolist() for part in scores[0]]  # the last is worth least
+    units = [part.argsort(descending=True).tolist() for part in scores[1]]
+    while table.predict([(len(h), len(u)) for h, u in zip(heads, units, strict=True)]) > max_ms:
+        worth = [
+            (float(part[kept[-count:]].sum()) / max(count * cost, 1e-9), kept, count)
+            for parts, lists, count, cost in ((scores[0], heads, 1, table.head), (scores[1], units, 16, table.unit))
+            for part, kept in zip(parts, lists, strict=True)
+            if len(kept) > count
+        ]
+        if not worth:
+            break
+        _, kept, count = min(worth, key=lambda candidate: candidate[0])
+        del kept[-count:]
+    return [torch.tensor(sorted(part)) for part in heads], [torch.tensor(sorted(part)) for part in units]
+
+
 def remove(backbone: CompactBert, heads: list[Tensor], units: list[Tensor]) -> None:
     """Cut every layer's matrices down to the heads and units that are kept."""
     for layer, kept_heads, kept_units in zip(_layers(backbone), heads, units, strict=True):
@@ -137,18 +150,23 @@ def prune(
     whole, rounds = backbone.shape.layers, settings.rounds
     for number in range(1, rounds + 1):
         place = folder / f"round-{number}"
-        remembered = place / "kept.json"
-        if not remembered.is_file():
+        remembered = place / KEPT
+        if not remembered.is_file() and whole:  # a student without layers has nothing to remove
             both = student_batches(
                 recipe, learner, arrays, collaboration, settings.tasks, with_pairs=True, round_number=number
             )
             scores = importance(learner, both, settings.importance_steps, open_device(device))
-            kept = _choose(scores, whole, settings, number / rounds)
+            if settings.max_ms:
+                table = _table(folder / "latency_table.json", learner)
+                longest = table.predict(whole)
+                kept = keep_within(scores, table, longest + (settings.max_ms - longest) * number / rounds)
+            else:
+                kept = _choose(scores, whole, settings, number / rounds)
             if PartialState().is_main_process:
                 _remember(remembered, kept)
         PartialState().wait_for_everyone()
-        heads, units = json.loads(remembered.read_text())
-        remove(backbone, [torch.tensor(part) for part in heads], [torch.tensor(part) for part in units])
+        heads, units = _remembered(remembered)
+        remove(backbone, heads, units)
         texts = student_batches(
             recipe, learner, arrays, collaboration, settings.heal, with_pairs=False, round_number=number
         )
@@ -174,6 +192,26 @@ def prune(
         label="pruned tasks",
         progress=progress,
     )
+
+
+def remove_again(backbone: CompactBert, folder: Path, rounds: int) -> None:
+    """Cut an unpruned backbone as the rounds of the pruning in `folder` cut theirs."""
+    for number in range(1, rounds + 1):
+        heads, units = _remembered(folder / f"round-{number}" / KEPT)
+        remove(backbone, heads, units)
+
+
+def _remembered(path: Path) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the heads and units that a round kept; none of a student without layers."""
+    heads, units = json.loads(path.read_text()) if path.is_file() else ([], [])
+    return [torch.tensor(part) for part in heads], [torch.tensor(part) for part in units]
+
+
+def _table(path: Path, learner: StudentLearner) -> LatencyTable:
+    """Return the latency table of this machine and student, measured once and remembered at `path`."""
+    if not path.is_file():
+        path.write_text(json.dumps(asdict(measure_table(learner.model))))
+    return LatencyTable(**json.loads(path.read_text()))
 
 
 def _choose(

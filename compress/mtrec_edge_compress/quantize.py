@@ -1,4 +1,4 @@
-"""Stage 7: `encoder.fp32.onnx` -> two INT8 graphs, `encoder.onnx` and `encoder.exact.onnx`, over one `encoder.bin`.
+"""`quantize`: `encoder.fp32.onnx` -> two INT8 graphs, `encoder.onnx` and `encoder.exact.onnx`, over one `encoder.bin`.
 
 * The word table: one INT8 row and one scale a word, in plain operators. ONNX Runtime's own way is one scale a table.
 * The position table: 16 bits, for each of its rows holds a channel thirty times as wide as the rest.

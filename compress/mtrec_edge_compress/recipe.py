@@ -82,7 +82,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Collaborate:
-    """Stage 2: item-to-item weights from what users did together."""
+    """`collaborate`: item-to-item weights from what users did together."""
 
     links: int = 10  # of an item on average, 3 bytes each in the bundle; 0 leaves collaboration out
     penalties: tuple[float, ...] = (20.0, 50.0, 200.0, 600.0)  # of EASE; the best on VALIDATION is taken
@@ -100,7 +100,7 @@ class Collaborate:
 
 @dataclass(frozen=True)
 class Teacher:
-    """Stage 3: the BERT that learns the tasks."""
+    """`teacher`: the BERT that learns the tasks."""
 
     encoder: str = ""  # hub id or folder of a transformers encoder; "" makes a small random BERT (synthetic data)
     layers: int = 4  # of the random BERT
@@ -126,8 +126,12 @@ class Teacher:
 class Student:
     """The small model's start."""
 
+    start: Literal["layers", "outputs"] = "layers"  # the teacher's layers, or its output for each token
     encoder: str = ""  # start from this BertModel's layers; "" takes the trained teacher's
-    layers: int = 3  # how many layers are kept, spread evenly from first to last
+    layers: int = 3  # how many layers are kept, spread evenly from first to last; from outputs: how many are new
+    hidden_size: int = 0  # from outputs: width of the states; 0 is the teacher's
+    heads: int = 3  # from outputs: attention heads of 32 in each new layer
+    units: int = 192  # from outputs: feed-forward units of each new layer
     embedding_size: int = 128  # E of the factorised word table; 0 keeps the hidden size
     vocabulary: int = 16_000  # most tokens kept of the teacher's vocabulary
     min_count: int = 1  # a token seen less often than this in the dataset's texts is dropped
@@ -135,18 +139,37 @@ class Student:
 
     def __post_init__(self) -> None:
         """Refuse a student that cannot be built."""
-        _within("student.layers", self.layers, 1, 48)
+        _within("student.layers", self.layers, 1 if self.start == "layers" else 0, 48)
+        _within("student.hidden_size", self.hidden_size, 0, 4096)
+        _within("student.heads", self.heads, 1, 64)
+        _within("student.units", self.units, 16, 16_384)
         _within("student.vocabulary", self.vocabulary, 200, 1_000_000)
         _within("student.dropout", self.dropout, 0.0, 0.9)
 
 
 @dataclass(frozen=True)
+class Augment:
+    """`augment`: texts beyond the corpus that the student reads, with the teacher's word alone."""
+
+    crossed: float = 1.0  # made of halves of two texts, for each readable text
+    unlabelled: tuple[str, ...] = ()  # files of unlabelled text, one a line, .txt or .txt.gz
+    most_unlabelled: int = 50_000  # of them, drawn at random
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        _within("augment.crossed", self.crossed, 0.0, 100.0)
+        _within("augment.most_unlabelled", self.most_unlabelled, 0, 10_000_000)
+
+
+@dataclass(frozen=True)
 class Distill:
-    """Stage 4: first match the teacher's vectors on every text, then its task outputs."""
+    """`distill`: first match the teacher's vectors on every text, then its task outputs."""
 
     represent: Training = field(default_factory=Training)  # texts only
     tasks: Training = field(default_factory=Training)  # texts and pairs
     vector_weight: float = 10.0  # of 1 - cosine(student vector, teacher vector)
+    relation_weight: float = 0.0  # first phase: of the query, key and value relations of the last layers (MiniLMv2)
+    hidden_weight: float = 0.0  # first phase: of the squared error of the last states, mapped to the teacher's width
     soft_weight: float = 0.7  # share of each task's loss taken against the teacher's outputs; the rest is gold
     temperature: float = 2.0  # of multiclass and token soft targets
 
@@ -158,10 +181,11 @@ class Distill:
 
 @dataclass(frozen=True)
 class Prune:
-    """Stage 5: heads and feed-forward units removed in rounds, each followed by healing; the tasks learn last."""
+    """`prune`: heads and feed-forward units removed in rounds, each followed by healing; the tasks learn last."""
 
     heads: float = 0.25  # share of all attention heads removed in the end
     units: float = 0.25  # share of all feed-forward units removed in the end
+    max_ms: float = 0.0  # instead: shapes predicted to take this long for 32 tokens, by a table measured here
     rounds: int = 3
     importance_steps: int = 20  # batches whose gradients make the importance
     heal: Training = field(default_factory=Training)  # texts only, after each round
@@ -171,19 +195,20 @@ class Prune:
         """Refuse to remove everything."""
         _within("prune.heads", self.heads, 0.0, 0.9)
         _within("prune.units", self.units, 0.0, 0.95)
+        _within("prune.max_ms", self.max_ms, 0.0, 10_000.0)
         _within("prune.rounds", self.rounds, 1, 100)
 
 
 @dataclass(frozen=True)
 class Quantize:
-    """Stage 7."""
+    """`quantize`."""
 
     reduce_range: bool = True  # weights small enough that a CPU without VNNI cannot overflow
 
 
 @dataclass(frozen=True)
 class Verify:
-    """Stage 8: what must hold for the bundle to be certified."""
+    """`verify`: what must hold for the bundle to be certified."""
 
     fp32_max_abs: float = 1e-4  # torch against FP32 ONNX, greatest absolute difference
     task_loss: float = 0.01  # greatest relative loss of a task's headline metric, FP32 to INT8; see verify.py
@@ -208,7 +233,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Bundle:
-    """Stage 9."""
+    """`bundle`."""
 
     catalogue: Literal["teacher", "student"] = "teacher"  # whose vectors known items get
 
@@ -291,9 +316,11 @@ class Recipe:
     weights: dict[str, float] = field(default_factory=dict)  # task -> lambda, over the dataset's own
     collaborate: Collaborate = field(default_factory=Collaborate)
     teacher: Teacher = field(default_factory=Teacher)
+    augment: Augment = field(default_factory=Augment)
     student: Student = field(default_factory=Student)
     distill: Distill = field(default_factory=Distill)
     prune: Prune = field(default_factory=Prune)
+    untaught: Training = field(default_factory=Training)  # of the student without a teacher, for comparison
     quantize: Quantize = field(default_factory=Quantize)
     verify: Verify = field(default_factory=Verify)
     evaluation: Evaluation = field(default_factory=Evaluation)

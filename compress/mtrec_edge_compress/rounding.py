@@ -1,4 +1,4 @@
-"""Stage 7: FP32 matrices -> INT8 ones, rounded so that products stay near, not single weights.
+"""`quantize`: FP32 matrices -> INT8 ones, rounded so that products stay near, not single weights.
 
 Rows are rounded one after the other; what a row's rounding does to the products is taken up by the rows still to come,
 as far as their inputs move together. Source: Frantar et al., GPTQ, 2023 (optimal brain quantization, column by column).

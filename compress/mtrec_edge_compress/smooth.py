@@ -1,4 +1,4 @@
-"""Stage 7, before integers: what the widest channels of activations would cost all others is taken from them.
+"""`quantize`, before integers: what the widest channels of activations would cost all others is taken from them.
 
 An activation has one INT8 scale a text. A trained BERT has channels thirty times as wide as the rest, which are then
 left with a handful of steps. So, for `x W` with a constant matrix:

@@ -1,4 +1,4 @@
-"""The nine stages: each reads the folders of those before it, writes its own, and returns rows of the ledger.
+"""The ten stages: each reads the folders of those before it, writes its own, and returns rows of the ledger.
 
 Knows nothing of their order, of resuming or of settings that changed: see pipeline.py.
 """
@@ -20,22 +20,25 @@ from mtrec_edge_compress.calibration import fit_temperatures
 from mtrec_edge_compress.checkpoint import load_model, save_model
 from mtrec_edge_compress.collaboration import fit_collaboration, save_collaboration
 from mtrec_edge_compress.data.arrays import FloatArray
-from mtrec_edge_compress.distill import StudentLearner, distill, new_student, soft_targets, student_learner
-from mtrec_edge_compress.encoding import encode_all, load_encoded, save_encoded
+from mtrec_edge_compress.distill import StudentLearner, compact_backbone, distill, soft_targets, student_learner
+from mtrec_edge_compress.encoding import encode_all, joined, load_encoded, save_encoded
 from mtrec_edge_compress.export import export_onnx
+from mtrec_edge_compress.extra_texts import ExtraText, cross_texts, save_extra, without_corpus
 from mtrec_edge_compress.graphs import Graphs
-from mtrec_edge_compress.job import COLLABORATION, Job
+from mtrec_edge_compress.job import COLLABORATION, EXTRA_TEXTS, Job
 from mtrec_edge_compress.label_agreement import label_agreement
 from mtrec_edge_compress.latency import measure_latencies, read_latencies
 from mtrec_edge_compress.ledger import Ledger, Row, Stage, make_ledger
 from mtrec_edge_compress.measure import graph_row, torch_row
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.onnx_graph import byte_ledger
-from mtrec_edge_compress.prune import compact_backbone, prune
+from mtrec_edge_compress.prune import prune
 from mtrec_edge_compress.quantize import ENCODER_FAST, quantize
+from mtrec_edge_compress.start import new_student
 from mtrec_edge_compress.teacher import teacher_batches, train_teacher
 from mtrec_edge_compress.text_labels import TextLabels
-from mtrec_edge_compress.tokens import vocabulary_of
+from mtrec_edge_compress.tokens import open_tokenizer, vocabulary_of
+from mtrec_edge_compress.unlabelled import read_unlabelled
 from mtrec_edge_compress.verify import INT8_STAGES, Verdict, verify
 from mtrec_edge_compress.vocabulary import trim_vocabulary
 
@@ -78,6 +81,25 @@ def teach(job: Job, folder: Path) -> Made:
     )
     save_encoded(encoded, folder / "encoded.npz")
     return [torch_row(job, "teacher", model, encoded, folder)], {}
+
+
+def augment_texts(job: Job, folder: Path) -> Made:
+    """Make texts beyond the corpus and ask the teacher what it says of them."""
+    settings, seed = job.recipe.augment, job.recipe.seed
+    unlabelled = read_unlabelled(settings.unlabelled, most=settings.most_unlabelled, seed=seed)
+    crossed = cross_texts(job.arrays, share=settings.crossed, seed=seed)
+    extra = (*crossed, *without_corpus(job.arrays, (ExtraText(text, (), "", "") for text in unlabelled)))
+    save_extra(extra, job.work / EXTRA_TEXTS)
+    tokens = job.tokens_of_extra(open_tokenizer(job.encoder))
+    encoded = encode_all(
+        load_model(job.work / "teacher/model").to(job.place),
+        tokens,
+        device=job.place,
+        label="soft targets of extra texts",
+        progress=job.progress,
+    )
+    save_encoded(encoded, folder / "encoded.npz")
+    return [], {"extra_texts": f"{len(crossed):,} crossed, {len(extra) - len(crossed):,} unlabelled"}
 
 
 def distill_student(job: Job, folder: Path) -> Made:
@@ -123,9 +145,14 @@ def _student_learner(job: Job, model: MultiTaskModel | None) -> StudentLearner:
     """Return the learner over a student: the given one, or a new one."""
     teacher = load_model(job.work / "teacher/model")
     if model is None:
-        model = new_student(job.recipe, teacher, json.loads((job.work / "distill/teacher_ids.json").read_text()))
-    soft = soft_targets(teacher, load_encoded(job.work / "teacher/encoded.npz"), job.arrays, job.place)
-    return student_learner(job.recipe, model, job.arrays, job.student_tokens, soft)
+        token_ids = json.loads((job.work / "distill/teacher_ids.json").read_text())
+        words = job.student_tokenizer
+        model = new_student(job.recipe, teacher, token_ids, ends=(token_ids[words.start], token_ids[words.end]))
+    encoded = joined(*(load_encoded(job.work / part / "encoded.npz") for part in ("teacher", "augment")))
+    asked = job.teacher_tokens.followed_by(job.tokens_of_extra(open_tokenizer(job.encoder)))
+    soft = soft_targets(teacher, asked, encoded, job.arrays, job.place, extra=job.extra_texts)
+    reading = job.student_tokens.followed_by(job.tokens_of_extra(job.student_tokenizer))
+    return student_learner(job.recipe, model, job.arrays, reading, soft)
 
 
 def _student_rows(job: Job, stage: Stage, model: MultiTaskModel, folder: Path) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Stage 3: fine-tune the BERT multi-task teacher."""
+"""`teacher`: fine-tune the BERT multi-task teacher."""
 
 from functools import partial
 from pathlib import Path

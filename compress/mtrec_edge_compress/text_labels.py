@@ -29,10 +29,12 @@ class TextLabels:
     def pool(self, *, every_text: bool) -> IntArray:
         """Return the corpus rows that carry a TRAIN label; `every_text` asks for all that may be read in training.
 
-        The latter are the items that are not strictly cold, and the TRAIN texts.
+        The latter are the items that are not of the TEST fold, and the TRAIN texts: whatever a text task is tested on,
+        and every strict cold item, is a text that no student has seen.
         """
         if every_text:
-            return np.flatnonzero(np.concatenate([~self.arrays.cold, self.arrays.text_fold == Fold.TRAIN]))
+            items = (self.arrays.item_fold != Fold.TEST) & ~self.arrays.cold
+            return np.flatnonzero(np.concatenate([items, self.arrays.text_fold == Fold.TRAIN]))
         rows = len(self.arrays.item_ids) + len(self.arrays.texts)
         labelled = np.zeros(rows, bool)
         for task in self.tasks:

@@ -3,7 +3,7 @@
 Row space: catalogue items first (as in Arrays), then the rows of the texts table.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -83,6 +83,10 @@ class Tokens:
         """Return each row's length in tokens, (rows,)."""
         return np.array([len(row) for row in self.ids], np.int64)
 
+    def followed_by(self, other: "Tokens") -> "Tokens":
+        """Return the rows of both, the other's behind."""
+        return Tokens(self.ids + other.ids, self.words + other.words)
+
     def padded(self, rows: IntArray) -> tuple[Tensor, Tensor]:
         """Return ids and mask, (rows, longest), padded with 0."""
         longest = max(len(self.ids[row]) for row in rows)
@@ -97,16 +101,21 @@ class Tokens:
 
 def tokenize(arrays: Arrays, tokenizer: Tokenizer, max_tokens: int) -> Tokens:
     """Return the ids of every item and text of the dataset, cut at `max_tokens`."""
-    ids = [tokenizer.encode(text, max_tokens=max_tokens) for text in arrays.item_texts]
-    words: list[list[int]] = [[] for _ in ids]
-    for text, split in zip(arrays.texts, arrays.text_tokens, strict=True):
+    texts = [*zip(arrays.item_texts, ((),) * len(arrays.item_texts), strict=True)]
+    return tokenize_texts([*texts, *zip(arrays.texts, arrays.text_tokens, strict=True)], tokenizer, max_tokens)
+
+
+def tokenize_texts(texts: Iterable[tuple[str, Sequence[str]]], tokenizer: Tokenizer, max_tokens: int) -> Tokens:
+    """Return the ids of texts, cut at `max_tokens`; each comes with its words where these are labelled, else ()."""
+    ids, words = [], []
+    for text, split in texts:
         if split:
             row, first = tokenizer.encode_words(split, max_tokens=max_tokens)
         else:
             row, first = tokenizer.encode(text, max_tokens=max_tokens), []
-        ids.append(row)
-        words.append(first)
-    return Tokens(tuple(np.array(row, np.int64) for row in ids), tuple(np.array(w, np.int64) for w in words))
+        ids.append(np.array(row, np.int64))
+        words.append(np.array(first, np.int64))
+    return Tokens(tuple(ids), tuple(words))
 
 
 def vocabulary_of(encoder: str) -> list[str]:

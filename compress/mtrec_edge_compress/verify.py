@@ -1,4 +1,4 @@
-"""Stage 8: are torch, FP32 ONNX and INT8 ONNX the same model, within the recipe's limits? Certifies, or says why not.
+"""`verify`: are torch, FP32 ONNX and INT8 ONNX the same model, within the recipe's limits? Certifies, or says why not.
 
 Judges what parity.py, agreement.py, label_agreement.py and evaluate.py measured; writes nothing. Every task is judged
 alone: a dead head must not hide in a mean.

@@ -1,1 +1,1 @@
-"""Stage 1, `prepare`: sources in, one clean, private, split dataset out."""
+"""`prepare`: sources in, one clean, private, split dataset out."""

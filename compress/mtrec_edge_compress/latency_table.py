@@ -1,0 +1,89 @@
+"""How long a student of a given shape takes on this machine: measured for a few shapes, predicted for all others.
+
+ms = fixed + sum over layers of (layer + heads * head + units * unit). The four numbers are fitted to the shipped INT8
+graph of random weights, whose time is that of trained ones. Knows nothing of importance.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mtrec_edge_compress.compact import CompactBert
+from mtrec_edge_compress.export import export_onnx
+from mtrec_edge_compress.graphs import Graphs
+from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_compress.quantize import quantize
+from mtrec_edge_runtime.timing import Sampling, sample_ms
+
+TOKENS = 32  # of the text that is timed, fewer where fewer are served
+LEAST_UNITS = 16
+SAMPLING = Sampling(samples=200, seconds=2.0)
+
+Layers = Sequence[tuple[int, int]]  # (heads, feed-forward units) of each layer
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Milliseconds of one text, INT8 profile `fast`, one thread."""
+
+    fixed: float  # embeddings, pooling, heads
+    layer: float  # what a layer takes whatever its shape
+    head: float  # each attention head of each layer
+    unit: float  # each feed-forward unit
+
+    def predict(self, layers: Layers) -> float:
+        """Return the time of an encoder with these layers, in ms.
+
+        >>> LatencyTable(0.1, 0.05, 0.01, 0.001).predict([(2, 100), (1, 50)])
+        0.38
+        """
+        heads, units = (sum(sizes) for sizes in zip(*layers, strict=True)) if layers else (0, 0)
+        return round(self.fixed + self.layer * len(layers) + self.head * heads + self.unit * units, 6)
+
+
+def measure_table(student: MultiTaskModel) -> LatencyTable:
+    """Time six shapes of the student's width, vocabulary and tasks, interleaved, and fit the table to them."""
+    backbone = student.text.backbone
+    assert isinstance(backbone, CompactBert)
+    shapes = shapes_to_time(backbone.shape.layers)
+    length = min(TOKENS, backbone.shape.positions)
+    ids = np.full((1, length), 5, np.int64)
+    with tempfile.TemporaryDirectory() as place:
+        graphs = [_graphs(student, shape, Path(place) / str(number), ids) for number, shape in enumerate(shapes)]
+        calls = {
+            str(number): (lambda opened=opened: opened.run_encoder(ids, np.ones_like(ids)))
+            for number, opened in enumerate(graphs)
+        }
+        samples = sample_ms(calls, SAMPLING)
+    return fit_table(shapes, [float(np.median(samples[str(number)])) for number in range(len(shapes))])
+
+
+def shapes_to_time(layers: Layers) -> list[Layers]:
+    """Return six shapes that tell the four numbers apart: whole, bare, heads alone, units alone, and one layer."""
+    most_heads, most_units = (max(sizes) for sizes in zip(*layers, strict=True))
+    corners = [(most_heads, most_units), (1, LEAST_UNITS), (most_heads, LEAST_UNITS), (1, most_units)]
+    deep: list[Layers] = [[corner] * len(layers) for corner in corners]
+    return [*deep, [corners[0]], []]
+
+
+def fit_table(shapes: Sequence[Layers], times: Sequence[float]) -> LatencyTable:
+    """Return the table that fits measured times (ms) best, by least squares; no number is below 0."""
+    rows = [[1.0, len(shape), sum(h for h, _ in shape), sum(u for _, u in shape)] for shape in shapes]
+    found = np.linalg.lstsq(np.array(rows), np.array(times), rcond=None)[0]
+    fixed, layer, head, unit = (max(float(value), 0.0) for value in found)
+    return LatencyTable(fixed, layer, head, unit)
+
+
+def _graphs(student: MultiTaskModel, layers: Layers, folder: Path, ids: np.ndarray) -> Graphs:
+    backbone = student.text.backbone
+    assert isinstance(backbone, CompactBert)
+    torch.manual_seed(0)
+    shape = replace(backbone.shape, layers=tuple(layers))
+    model = MultiTaskModel(CompactBert(shape), student.hidden_size, student.shape, student.tasks).eval()
+    export_onnx(model, folder)
+    quantize(folder, folder / "int8", [ids[0]])
+    return Graphs(folder / "int8", "fast")

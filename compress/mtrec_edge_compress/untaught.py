@@ -1,0 +1,66 @@
+"""What the student would be without a teacher: the same shape and start, trained on labels alone.
+
+"99 % of the teacher" may only mean an easy task; the distance to this model is what distillation gained. It starts from
+the pretrained encoder as the teacher did, loses the same heads and units, and learns with the teacher's own loss.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+
+from mtrec_edge_compress.batches import BatchSource
+from mtrec_edge_compress.compact import CompactBert
+from mtrec_edge_compress.encoding import encode_all
+from mtrec_edge_compress.evaluate import Evaluation
+from mtrec_edge_compress.job import Job
+from mtrec_edge_compress.learner import ALIGNMENT, Learner, centre_outputs
+from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_compress.prune import remove_again
+from mtrec_edge_compress.scorer import torch_ranker
+from mtrec_edge_compress.start import new_student
+from mtrec_edge_compress.teacher import new_teacher, task_weights
+from mtrec_edge_compress.training import fit
+from mtrec_edge_compress.weighting import TaskWeighting
+
+
+def train_untaught(job: Job, folder: Path) -> Evaluation:
+    """Train the pruned student's shape without the teacher and judge it on the TEST fold, item vectors its own."""
+    recipe, settings = job.recipe, job.recipe.untaught
+    model = untrained(job)
+    weights = {**task_weights(recipe, job.arrays), ALIGNMENT: recipe.teacher.alignment}
+    learner = Learner(model, TaskWeighting(weights, "static"), job.arrays, job.student_tokens)
+    centre_outputs(learner)
+    source = BatchSource(
+        job.arrays,
+        job.student_tokens,
+        job.collaboration,
+        settings,
+        recipe.model.max_history,
+        recipe.seed,
+        with_company=recipe.teacher.alignment > 0,
+    )
+    fit(
+        learner,
+        source,
+        settings,
+        folder=folder,
+        validate=job.validator(job.student_tokens, settings.precision),
+        device=job.device,
+        label="untaught",
+        progress=job.progress,
+    )
+    encoded = encode_all(model.cpu(), job.student_tokens, device=torch.device("cpu"), progress=job.progress)
+    return job.judge(encoded, torch_ranker(model))
+
+
+def untrained(job: Job) -> MultiTaskModel:
+    """Return a student of the pruned one's shape that has seen no label: the pretrained encoder's start, cut alike."""
+    words = job.student_tokenizer
+    token_ids = json.loads((job.work / "distill/teacher_ids.json").read_text())
+    pretrained = new_teacher(job.recipe, job.arrays, job.encoder)
+    model = new_student(job.recipe, pretrained, token_ids, ends=(token_ids[words.start], token_ids[words.end]))
+    backbone = model.text.backbone
+    assert isinstance(backbone, CompactBert)
+    remove_again(backbone, job.work / "prune", job.recipe.prune.rounds)
+    return model

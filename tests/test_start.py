@@ -1,0 +1,62 @@
+"""How a student starts: from the teacher's outputs it is near the teacher before it has learned anything."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from tiny_training import CPU, ENDS, RECIPE, tiny_arrays, tiny_teacher, tokens_for, vocabulary_for
+
+from mtrec_edge_compress.compact import CompactBert
+from mtrec_edge_compress.encoding import encode_all, encode_pooled
+from mtrec_edge_compress.recipe import Recipe, Student
+from mtrec_edge_compress.start import fit_projection, new_student, token_outputs
+
+
+def recipe_of(student: Student) -> Recipe:
+    return replace(RECIPE, student=replace(student, dropout=0.0))
+
+
+def test_a_tokens_output_is_the_mean_state_of_that_token_alone() -> None:
+    bert = tiny_teacher(tiny_arrays()).eval().text.backbone
+    outputs = token_outputs(bert, [7, 9], ENDS)
+    ids = torch.tensor([[ENDS[0], 9, ENDS[1]]])
+    alone = bert(input_ids=ids, attention_mask=torch.ones_like(ids))[0].mean(1)
+    assert torch.allclose(outputs[1], alone[0], atol=1e-6)
+
+
+def test_new_layers_add_nothing_at_first() -> None:
+    teacher, words = tiny_teacher(tiny_arrays()).eval(), range(len(vocabulary_for(tiny_arrays())))
+    still, layered = (
+        new_student(
+            recipe_of(Student("outputs", layers=layers, embedding_size=0, heads=1, units=16)), teacher, words, ends=ENDS
+        )
+        for layers in (0, 2)
+    )
+    ids = torch.tensor([[2, 9, 11, 3]])
+    first, second = (model.eval().text(ids, torch.ones_like(ids))[0] for model in (still, layered))
+    assert torch.nn.functional.cosine_similarity(first, second, dim=-1).min() > 0.999  # a norm again is the same norm
+
+
+def test_a_fitted_projection_brings_static_words_near_the_teacher() -> None:
+    arrays = tiny_arrays()
+    teacher, tokens = tiny_teacher(arrays).eval(), tokens_for(arrays)
+    words = range(len(vocabulary_for(arrays)))
+    student = new_student(recipe_of(Student("outputs", layers=0, embedding_size=0)), teacher, words, ends=ENDS).eval()
+    target = torch.from_numpy(encode_all(teacher, tokens, device=CPU).vectors)
+    fit_projection(student, encode_pooled(student, tokens, CPU, torch.float32), target)
+    found = encode_all(student, tokens, device=CPU).vectors
+    assert (found * target.numpy()).sum(1).mean() > 0.95
+
+
+def test_a_narrow_student_keeps_the_widest_directions() -> None:
+    teacher, words = tiny_teacher(tiny_arrays()).eval(), range(len(vocabulary_for(tiny_arrays())))
+    settings = Student("outputs", layers=1, hidden_size=16, embedding_size=8, heads=1, units=16)
+    student = new_student(recipe_of(settings), teacher, words, ends=ENDS)
+    backbone = student.text.backbone
+    assert isinstance(backbone, CompactBert)
+    assert (backbone.shape.hidden_size, backbone.shape.embedding_size, backbone.shape.layers) == (16, 8, ((1, 16),))
+    rows = backbone.embeddings.expand(backbone.embeddings.word.weight).detach()
+    outputs = token_outputs(teacher.text.backbone, words, ENDS)
+    sizes = torch.linalg.svdvals(outputs)
+    kept = float(rows.square().sum() / outputs.square().sum())
+    assert np.isclose(kept, float(sizes[:8].square().sum() / sizes.square().sum()), atol=1e-4)
