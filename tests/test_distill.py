@@ -133,6 +133,20 @@ def test_the_teacher_is_no_parameter_of_the_student_learner() -> None:
     assert sum(p.numel() for p in learner.parameters()) == sum(p.numel() for p in learner.model.parameters())
 
 
+def test_the_teachers_share_goes_over_to_gold_where_there_are_pairs() -> None:
+    arrays = world_arrays()
+    annealed = replace(RECIPE, distill=replace(RECIPE.distill, soft_weight=0.8, annealed=0.5))
+    learner = tiny_student_learner(arrays, annealed).eval()
+    pairs = next(source_for(learner, arrays).epoch(0))
+    texts = next(source_for(learner, arrays, with_pairs=False, every_text=True).epoch(0))
+    shares = []
+    with torch.no_grad():
+        for learner.done, batch in ((0.0, pairs), (0.5, pairs), (1.0, pairs), (1.0, texts)):
+            learner(batch)
+            shares.append(round(learner.share, 6))
+    assert shares == [0.8, 0.6, 0.4, 0.8]
+
+
 @pytest.mark.slow
 def test_distillation_brings_the_student_to_the_teacher(tmp_path) -> None:
     arrays = world_arrays()

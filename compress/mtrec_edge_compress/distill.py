@@ -110,12 +110,19 @@ class StudentLearner(Learner):
         super().__init__(model, weighting, arrays, tokens)
         self._soft = (soft,)  # in a tuple, so that the teacher is no submodule
         self.inside: Representation | None = None  # looks inside the teacher, in the first phase
-        self.share, self.temperature = recipe.distill.soft_weight, recipe.distill.temperature
+        self.soft_weight, self.annealed = recipe.distill.soft_weight, recipe.distill.annealed
+        self.share, self.temperature = self.soft_weight, recipe.distill.temperature
 
     @property
     def soft(self) -> SoftTargets:
         """Return the teacher's outputs."""
         return self._soft[0]
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted total and each loss; with pairs, the teacher's share is annealed towards gold."""
+        annealed = self.annealed * self.done if batch.pairs is not None else 0.0
+        self.share = self.soft_weight * (1 - annealed)
+        return super().forward(batch)
 
     def refresh(self, device: torch.device, dtype: torch.dtype) -> None:
         """Do nothing: the cache is the teacher's vectors, which stand still."""

@@ -92,6 +92,7 @@ class Learner(nn.Module):
         self.model, self.weighting = model, weighting
         self.tokens = tokens
         self.scales = {task.name: label_scale(arrays, task) for task in model.tasks}
+        self.done = 0.0  # share of the training that is behind it
         self.cache: Tensor | None = None  # (rows, hidden), see refresh
         self._states: list[Tensor] = []  # where a weighting measures the step's gradients
 

@@ -171,11 +171,13 @@ class Distill:
     relation_weight: float = 0.0  # first phase: of the query, key and value relations of the last layers (MiniLMv2)
     hidden_weight: float = 0.0  # first phase: of the squared error of the last states, mapped to the teacher's width
     soft_weight: float = 0.7  # share of each task's loss taken against the teacher's outputs; the rest is gold
+    annealed: float = 0.0  # share of soft_weight that goes over to gold by the end of a phase with pairs
     temperature: float = 2.0  # of multiclass and token soft targets
 
     def __post_init__(self) -> None:
         """Refuse impossible weights."""
         _within("distill.soft_weight", self.soft_weight, 0.0, 1.0)
+        _within("distill.annealed", self.annealed, 0.0, 1.0)
         _within("distill.temperature", self.temperature, 0.1, 100.0)
 
 

@@ -212,6 +212,7 @@ class _Run:
 
     def _step(self, batch: Batch, *, update: bool) -> dict[str, float]:
         """Add the batch's gradients, and update the weights with all that were added; return the losses by task."""
+        self.learner.done = self.progress.updates / self.updates
         with nullcontext() if update else self.accelerator.no_sync(self.wrapped):
             total, losses = self.wrapped(batch)
             values = {name: float(loss.detach()) for name, loss in losses.items()}
