@@ -128,7 +128,7 @@ def test_a_figure_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
 def test_a_result_must_hold_a_measurement() -> None:
     result = three_stages()
     del result["stages"]
-    with pytest.raises(InputError, match="one of stages, systems or cells is needed"):
+    with pytest.raises(InputError, match="one of stages, tiers, systems or cells is needed"):
         check_result(result)
 
 

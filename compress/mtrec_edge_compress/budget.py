@@ -68,7 +68,7 @@ def _drop_reasons(budget: Budget, kept: Kept, tasks: Sequence[TaskSpec]) -> Iter
                 "was not measured, or is no better than chance; the next step: a better teacher, or no limit"
             )
         for place, share in found.items():
-            if share is not None and 1 - share > limit:
+            if share is not None and share < 1 - limit:
                 yield (
                     f"{name}: {PLACES[place]} INT8 fast loses {1 - share:.2%} of the teacher's {metrics[place]} (limit "
                     f"{limit:.2%}); {QUALITY_STEP}"

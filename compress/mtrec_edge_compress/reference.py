@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, PretrainedConfig
 
 from mtrec_edge_compress.export import GraphShape, export_graph
 from mtrec_edge_compress.graphs import Graphs
@@ -49,7 +49,7 @@ class _States(nn.Module):
 
     def __init__(self, bert: BertModel) -> None:
         super().__init__()
-        self.bert = bert
+        self.bert, self.config = bert, PretrainedConfig()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """Return the token states, (batch, tokens, hidden)."""

@@ -13,6 +13,7 @@ from mtrec_edge_compress.recipe import Budget
 from mtrec_edge_compress.reference import FILE, Comparison, compare, make_bert, read_comparison
 from mtrec_edge_compress.unseen import Kept, Shares, kept_of
 from mtrec_edge_compress.verify import Verdict
+from mtrec_edge_runtime import results
 
 COMPARISON = "comparison.json"
 
@@ -28,7 +29,7 @@ class Standing:
     def judged(self, verdict: Verdict, budget: Budget, tasks: Sequence[TaskSpec]) -> Verdict:
         """Return the verdict with the limits of time and quality that are missed; size is known in the bundle."""
         p50 = next(iter(self.latency_ms.values()))["p50"]
-        speedup = self.comparison and self.comparison.ratio
+        speedup = None if self.comparison is None else self.comparison.ratio
         reasons = (
             *verdict.reasons,
             *speed_reasons(budget, latency_ms=p50, speedup=speedup),
@@ -38,7 +39,7 @@ class Standing:
 
     def facts(self) -> dict[str, Any]:
         """Return what the ledger says of it."""
-        facts = {
+        facts: dict[str, Any] = {
             f"kept of the teacher, {place}": f"mean {shares.mean:.2%}, worst {shares.worst:.2%}"
             for place, shares in (("known items", self.kept.seen), ("unseen texts", self.kept.unseen))
             if shares.tasks
@@ -68,7 +69,7 @@ def read_standing(job: Job, folder: Path) -> Standing:
     )
 
 
-def shares_as_json(shares: Shares) -> dict[str, Any]:
+def shares_as_result(shares: Shares) -> results.Kept:
     """Return mean, worst and the share of each task, as result files have them; without tasks there is no mean."""
     if not shares.tasks:
         return {"tasks": {}}

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 
@@ -20,7 +19,7 @@ from mtrec_edge_compress.ledger import dataset_info
 from mtrec_edge_compress.pipeline import STAGES, Result, check_run, finish, open_job, run_through
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.recipe_file import read_recipe, read_tiers
-from mtrec_edge_compress.standing import read_standing, shares_as_json
+from mtrec_edge_compress.standing import read_standing, shares_as_result
 from mtrec_edge_compress.training import Device
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.results import Result as ResultFile
@@ -61,13 +60,14 @@ class Tiers:
 
 
 def _row(name: str, tier: TierResult) -> list[object]:
-    shares = [f"{tier[place][key]:.2%}" if key in tier[place] else "-" for place, key in _PLACES]
     p50 = next(iter(tier["latency_ms"].values()))["p50"]
     figures = [tier["size_bytes"] / 1e6, tier["size_ratio"], p50, tier["latency_ratio"]]
+    shares = [
+        share
+        for kept in (tier["unseen"], tier["seen"])
+        for share in ([f"{kept['mean']:.2%}", f"{kept['worst']:.2%}"] if kept["tasks"] else ["-", "-"])
+    ]
     return [name, *(f"{figure:.2f}" for figure in figures), *shares, "yes" if tier["certified"] else "no"]
-
-
-_PLACES: tuple[tuple[Any, Any], ...] = (("unseen", "mean"), ("unseen", "worst"), ("seen", "mean"), ("seen", "worst"))
 
 
 def run_tiers(
@@ -135,7 +135,7 @@ def tier_result(job: Job, done: Result) -> TierResult:
     """Return the figures of a tier whose stages are all done; what it keeps of the teacher is that on unseen texts."""
     standing, size_bytes = read_standing(job, job.folder("bundle")), device_bytes(job.out)
     assert standing.comparison is not None  # tiers are always compared
-    seen, unseen = shares_as_json(standing.kept.seen), shares_as_json(standing.kept.unseen)
+    seen, unseen = shares_as_result(standing.kept.seen), shares_as_result(standing.kept.unseen)
     found = TierResult(
         size_bytes=size_bytes,
         size_ratio=round(standing.comparison.reference_bytes / size_bytes, 2),
