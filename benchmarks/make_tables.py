@@ -1,8 +1,8 @@
 """Fill the tables of README.md, docs/ and benchmarks/README.md from benchmarks/results/*.json.
 
 A table stands between `<!-- table:NAME VIEW -->` and `<!-- /table -->`; NAME is the result file's, VIEW one of
-`stages`, `systems`, `latency`. Without the file the text says "not yet measured". `--check` writes nothing and exits
-with 1 when a document is not up to date.
+`stages`, `systems`, `tiers`, `latency`. Without the file the text says "not yet measured". `--check` writes nothing
+and exits with 1 when a document is not up to date.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mtrec_edge_runtime.errors import InputError, MtrecError
-from mtrec_edge_runtime.results import STAGES, Measured, Result, StageResult, read_result
+from mtrec_edge_runtime.results import STAGES, Kept, Measured, Result, StageResult, read_result
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKED = re.compile(r"(<!-- table:(?P<name>[\w-]+) (?P<view>[\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
@@ -95,6 +95,28 @@ def _interval(found: Measured | None) -> str:
     return f"{found['value']:.3f}{bounds}"
 
 
+def tiers_table(result: Result) -> str:
+    """Return a row a tier: bytes and time with their ratios to BERT-base, and what it keeps of the teacher."""
+    header = ["tier", "MB", "smaller than BERT-base", "ms a text", "faster than BERT-base"]
+    header += ["kept on unseen texts: mean", "worst task", "kept on known items: mean", "worst task", "certified"]
+    rows = []
+    for name, tier in result.get("tiers", {}).items():
+        p50 = next(iter(tier["latency_ms"].values()))["p50"]
+        cells = [f"{tier['size_bytes'] / 1e6:.2f}", f"{tier['size_ratio']:.0f} x", f"{p50:.2f}"]
+        cells += [f"{tier['latency_ratio']:.0f} x", *_shares(tier["unseen"]), *_shares(tier["seen"])]
+        rows.append([name, *cells, "yes" if tier["certified"] else "no"])
+    if not rows:
+        raise InputError(f"result {result['name']} has no tiers: use another view")
+    return _markdown(header, rows)
+
+
+def _shares(kept: Kept) -> list[str]:
+    if not kept["tasks"]:
+        return ["", ""]
+    worst = min(kept["tasks"], key=kept["tasks"].__getitem__)
+    return [f"{100 * kept['mean']:.1f} %", f"{100 * kept['worst']:.1f} % ({worst})"]
+
+
 def latency_table(result: Result) -> str:
     """Return a row a phase of each cell, in milliseconds; memory in MB."""
     rows = []
@@ -114,6 +136,7 @@ def latency_table(result: Result) -> str:
 VIEWS: dict[str, Callable[[Result], str]] = {
     "stages": stages_table,
     "systems": systems_table,
+    "tiers": tiers_table,
     "latency": latency_table,
 }
 

@@ -14,7 +14,7 @@ import click
 COMMANDS = {
     "quickstart": "mtrec_edge.cli_toolkit",
     "prepare": "mtrec_edge.cli_toolkit",
-    "compress": "mtrec_edge.cli_toolkit",
+    "compress": "mtrec_edge.cli_compress",
     "tune": "mtrec_edge.cli_toolkit",
     "control": "mtrec_edge.cli_toolkit",
     "evaluate": "mtrec_edge.cli_toolkit",

@@ -1,4 +1,4 @@
-"""Commands that need the toolkit (torch): quickstart, prepare, compress, tune, control, evaluate.
+"""Commands that need the toolkit (torch): quickstart, prepare, tune, control, evaluate.
 
 Each imports the toolkit in its body; without the extra `compress` the door says how to install it.
 """
@@ -58,7 +58,7 @@ def quickstart(out: Path, seed: int, as_json: bool, quiet: bool) -> None:
     else:
         click.echo(result.example_text)
         click.echo(result.ledger_text)
-    _exit_unless_certified(result.certified, result.reasons)
+    exit_unless_certified(result.certified, result.reasons)
 
 
 @click.command()
@@ -144,66 +144,6 @@ def prepare(
         print_json(asdict(report))
     else:
         click.echo(report.text(), nl=False)
-
-
-@click.command()
-@recipe_argument
-@prepared_option
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the bundle to.")
-@encoder_option
-@click.option("--teacher", type=click.Path(path_type=Path), help="Trained teacher checkpoint: skips training one.")
-@device_option
-@overrides_option
-@click.option(
-    "--work",
-    type=click.Path(path_type=Path),
-    help="Folder of the stages' checkpoints, read after a kill; default: beside the bundle.",
-)
-@json_option
-@quiet_option
-def compress(
-    recipe: Path,
-    data: Path,
-    out: Path,
-    encoder: str | None,
-    teacher: Path | None,
-    device: Literal["auto", "cpu", "cuda"],
-    overrides: tuple[str, ...],
-    work: Path | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Train a teacher on DATA, distill, prune, quantize and bundle it.
-
-    RECIPE is a TOML file, see recipes/. Run again after a kill, it goes on at the last finished stage. Prints the
-    ledger of the stages; exits with 1 when the bundle does not keep the recipe's limits.
-
-    \b
-    Example:
-      mtrec-edge compress recipes/own-data.toml --data work/own-data --out work/own-bundle
-    """
-    from accelerate import PartialState
-
-    from mtrec_edge_compress.pipeline import run
-
-    result = run(
-        recipe,
-        data=data,
-        out=out,
-        encoder=encoder,
-        teacher=teacher,
-        device=device,
-        overrides=overrides,
-        work=work,
-        progress=not quiet,
-    )
-    if not PartialState().is_main_process:  # of several, one speaks
-        return
-    if as_json:
-        print_json(result.ledger)
-    else:
-        click.echo(result.ledger_text)
-    _exit_unless_certified(result.certified, result.reasons)
 
 
 @click.command()
@@ -297,7 +237,7 @@ def control(
     from mtrec_edge_compress.control_report import control_result, format_control, write_control
     from mtrec_edge_compress.data.arrays import build_arrays
     from mtrec_edge_compress.data.schema import Dataset
-    from mtrec_edge_compress.recipe import read_recipe
+    from mtrec_edge_compress.recipe_file import read_recipe
 
     settings = read_recipe(recipe, overrides)
     arrays = build_arrays(Dataset.read(data))
@@ -410,7 +350,8 @@ def _domain_file(text: str) -> tuple[str, Path]:
     return domain, Path(path)
 
 
-def _exit_unless_certified(certified: bool, reasons: tuple[str, ...]) -> None:
+def exit_unless_certified(certified: bool, reasons: tuple[str, ...]) -> None:
+    """Say on stderr why a bundle is not certified, and exit with 1."""
     if certified:
         return
     click.echo("not certified: the bundle misses the limits of its recipe", err=True)

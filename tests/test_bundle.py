@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_models import MAX_TOKENS, SHAPE, VOCABULARY, dataset, id_rows, student_model
 
-from mtrec_edge_compress.bundle import Card, self_test, write_bundle
+from mtrec_edge_compress.bundle import Card, device_bytes, self_test, write_bundle
 from mtrec_edge_compress.data.arrays import build_arrays
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.golden import TEXTS
@@ -71,7 +71,7 @@ def parts(tmp_path_factory):
     )
 
 
-def write(out, parts, *, vectors=None, verdict=Verdict(True, (), {})):  # noqa: B008
+def write(out, parts, *, vectors=None, verdict=Verdict(True, (), {}), max_mb=0.0):  # noqa: B008
     return write_bundle(
         out,
         graphs=parts.graphs,
@@ -82,6 +82,7 @@ def write(out, parts, *, vectors=None, verdict=Verdict(True, (), {})):  # noqa: 
         temperatures={"movies.like": 2.0},
         card=CARD,
         verdict=verdict,
+        max_mb=max_mb,
     )
 
 
@@ -90,6 +91,21 @@ def bundle(tmp_path_factory, parts):
     out = tmp_path_factory.mktemp("bundles") / "tiny"
     write(out, parts)
     return out
+
+
+def test_the_devices_bytes_are_all_files_but_the_catalogue(bundle):
+    names = ("encoder.bin", "encoder.exact.onnx", "encoder.onnx", "ranker.onnx", "vocab.txt", "golden.json")
+    expected = sum((bundle / name).stat().st_size for name in (*names, "manifest.json"))
+    assert device_bytes(bundle) == expected
+
+
+def test_a_bundle_above_its_budget_is_not_certified_and_says_so(parts, bundle, tmp_path):
+    limit = device_bytes(bundle) / 1e6
+    assert write(tmp_path / "fits", parts, max_mb=limit + 0.0001).certified
+    manifest = write(tmp_path / "large", parts, verdict=Verdict(False, ("slow",), {}), max_mb=limit / 2)
+    assert not manifest.certified and manifest.reasons[0] == "slow"
+    assert manifest.reasons[1].startswith("the bundle without its catalogue has ")
+    assert read_manifest(tmp_path / "large").reasons == manifest.reasons
 
 
 def test_a_bundle_holds_the_files_of_the_format_and_nothing_else(bundle):

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mtrec_edge.cli import COMMANDS, Door, main
+from mtrec_edge.cli_compress import budget_overrides
 from mtrec_edge.cli_text import parse_history
 from mtrec_edge_runtime.catalogue import Catalogue
 from mtrec_edge_runtime.history import Event
@@ -170,6 +171,33 @@ def test_prepare_names_an_unknown_adapter(tmp_path: Path) -> None:
     result = run("prepare", "a", "--adapter", "tables", "--out", tmp_path / "data")
     assert result.exit_code == 1
     assert "adapter 'tables' is unknown: choose one of table, movielens" in result.stderr
+
+
+def test_a_share_is_a_percentage_or_a_number() -> None:
+    found = budget_overrides(3.2, None, ["movies.like=1.5%", "movies.rating=0.02", "shop.buy=0%"])
+    assert found == (
+        "budget.max_mb=3.2",
+        "budget.max_drop.movies.like=0.015",
+        "budget.max_drop.movies.rating=0.02",
+        "budget.max_drop.shop.buy=0.0",
+    )
+    assert budget_overrides(None, 0.5, ()) == ("budget.max_ms=0.5",)
+
+
+@pytest.mark.parametrize(
+    "drop", ["movies.like", "=1%", "movies.like=much", "movies.like=1.5", "movies.like=-1%", "a.b=nan"]
+)
+def test_a_malformed_share_is_a_usage_error(drop: str) -> None:
+    result = run("compress", "recipe.toml", "--data", "data", "--out", "bundle", "--max-drop", drop)
+    assert result.exit_code == 2
+    assert f"--max-drop {drop!r}: write it as TASK=SHARE, a share from 0 to below 1" in " ".join(result.output.split())
+
+
+def test_an_unknown_tier_is_one_line_and_exit_code_1() -> None:
+    recipe = ROOT / "recipes" / "quickstart.toml"
+    result = run("compress", recipe, "--data", "data", "--out", "bundle", "--tiers", "small")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: there is no tier 'small': the recipe has none; the next step")
 
 
 def test_rank_prints_the_best_first_and_leaves_out_the_history() -> None:

@@ -18,7 +18,7 @@ from mtrec_edge_compress.checkpoint import save_model
 from mtrec_edge_compress.control import Control, compare, run_control
 from mtrec_edge_compress.control_report import format_control
 from mtrec_edge_compress.data.arrays import Arrays
-from mtrec_edge_compress.recipe import read_recipe
+from mtrec_edge_compress.recipe_file import read_recipe
 from mtrec_edge_compress.windows import Windows
 from mtrec_edge_runtime.errors import InputError, RecipeError, StageError
 from mtrec_edge_runtime.results import read_result

@@ -14,8 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny_models import dataset
+from transformers import BertConfig
 
+from mtrec_edge_compress.bundle import device_bytes
 from mtrec_edge_compress.pipeline import STAGES, Result, run
+from mtrec_edge_compress.reference import make_bert
+from mtrec_edge_compress.tiers import Tiers, run_tiers
 from mtrec_edge_runtime import Recommender
 from mtrec_edge_runtime.errors import RecipeError, StageError
 from mtrec_edge_runtime.manifest import read_manifest
@@ -23,6 +27,7 @@ from mtrec_edge_runtime.results import read_result
 
 pytestmark = pytest.mark.slow
 
+SMALL_BERT = BertConfig(hidden_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=100)
 NAMES = tuple(name for name, _, _ in STAGES)
 TRAINING = "epochs = 1\nusers = 8\ntargets = 4\nnegatives = 6\ntexts = 8\nprecision = 'fp32'\n"
 RECIPE = f"""
@@ -90,6 +95,19 @@ class Place:
             overrides=overrides,
             work=self.work,
             teacher=teacher,
+            progress=False,
+        )
+
+    def run_tiers(self, *names: str) -> Tiers:
+        """Run tiers of the tiny recipe here, over the teacher that is already made."""
+        make_bert(self.work / "bert-base.onnx", SMALL_BERT)  # in place of BERT-base, which takes some seconds
+        return run_tiers(
+            self.folder / "tiny.toml",
+            names,
+            data=self.folder / "data",
+            out=self.folder / "bundles",
+            device="cpu",
+            work=self.work,
             progress=False,
         )
 
@@ -191,6 +209,63 @@ def test_what_is_not_certified_says_why_and_is_bundled_as_such(place: Place) -> 
     assert "torch and FP32 ONNX differ by" in result.reasons[0] and "the next step" in result.reasons[0]
     manifest = read_manifest(place.folder / "bundle")
     assert manifest.certified is False and manifest.reasons == result.reasons
+
+
+def test_a_budget_that_is_missed_is_a_reason_and_made_anew_is_the_bundle_alone(place: Place) -> None:
+    before = place.made()
+    result = place.run("budget.max_mb=0.01", "budget.max_ms=0.0001", "budget.max_drop.movies.like=0")
+    assert remade(place, before) == ["bundle"]
+    assert not result.certified
+    time_limit, *quality, size = result.reasons
+    assert time_limit.startswith("INT8 fast takes ") and "ms a text (limit 0.0001 ms); the next step" in time_limit
+    assert all(reason.startswith("movies.like: ") for reason in quality)
+    assert size.startswith("the bundle without its catalogue has ") and "(limit 0.01 MB)" in size
+    manifest = read_manifest(place.folder / "bundle")
+    assert manifest.certified is False and manifest.reasons == result.reasons
+
+
+def test_a_budget_of_a_task_that_is_not_there_is_told_before_anything_is_made(place: Place) -> None:
+    before = place.made()
+    with pytest.raises(RecipeError, match=r"budget\.max_drop\.movies\.share: the dataset has no such task; it has m"):
+        place.run("budget.max_drop.movies.share=0.1")
+    assert remade(place, before) == []
+
+
+def test_tiers_share_one_teacher_and_each_has_its_bundle(place: Place) -> None:
+    before = place.made()
+    with (place.folder / "tiny.toml").open("a") as recipe:
+        recipe.write(
+            "[tiers.unpruned.prune]\nheads = 0.0\nunits = 0.0\n"
+            "[tiers.nano]\nbudget = { max_mb = 0.01, min_speedup = 1e5 }\nstudent = { layers = 1 }\n"
+        )
+    found = place.run_tiers("unpruned", "nano")
+    assert remade(place, before) == []  # neither the teacher nor the run that was no tier
+    assert not list(place.work.glob("tiers/*/teacher")) and not list(place.work.glob("tiers/*/collaborate"))
+    stored = read_result(found.path)["tiers"]
+    assert list(stored) == ["unpruned", "nano"]
+    assert stored["nano"]["bytes"]["encoder"] < stored["unpruned"]["bytes"]["encoder"]
+    reference = (place.work / "bert-base.onnx").stat().st_size
+    for name, tier in stored.items():
+        bundle = place.folder / "bundles" / name
+        assert Recommender(bundle) and tier["size_bytes"] == device_bytes(bundle)
+        assert tier["size_ratio"] == pytest.approx(reference / tier["size_bytes"], abs=0.01)
+        assert tier["latency_ratio"] > 0 and tier["latency_ms"]["16"]["p50"] > 0
+    assert stored["unpruned"]["certified"] and not stored["nano"]["certified"] and not found.certified
+    assert [reason.split("(limit")[1][:8] for reason in found.reasons] == [" 100000x", " 0.01 MB"]
+    assert all(reason.startswith("nano: ") for reason in found.reasons)
+    notes = read_result(place.work / "tiers/unpruned/ledger.json")["notes"]
+    assert any(note.startswith("prune undone: neither smaller (") for note in notes)
+    again = {path: path.stat().st_mtime_ns for path in place.work.rglob("stage.json")}
+    place.run_tiers("nano", "unpruned")
+    assert again == {path: path.stat().st_mtime_ns for path in place.work.rglob("stage.json")}
+
+
+def test_tiers_are_not_written_into_a_bundle(place: Place) -> None:
+    (place.folder / "bundle").rename(place.folder / "bundles")
+    with (place.folder / "tiny.toml").open("a") as recipe:
+        recipe.write("[tiers.nano]\nstudent = { layers = 1 }\n")
+    with pytest.raises(StageError, match="is a bundle, and tiers want a folder for theirs; the next step: choose"):
+        place.run_tiers("nano")
 
 
 def test_a_bundle_that_was_removed_is_written_again(place: Place) -> None:

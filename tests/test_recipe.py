@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mtrec_edge_compress.recipe import Prune, Recipe, Training, read_recipe
+from mtrec_edge_compress.recipe import Budget, Prune, Recipe, Training
+from mtrec_edge_compress.recipe_file import read_recipe, read_tiers
 from mtrec_edge_runtime.errors import RecipeError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,6 +81,9 @@ def test_a_wrong_type_is_told(tmp_path: Path, text: str, message: str) -> None:
         ('[collaborate]\npenalties = ["many"]\n', r"collaborate\.penalties = \('many',\): write at least one number"),
         ("[teacher.training]\ntargets = 2\nfresh_targets = 3\n", r"fresh_targets = 3: write a number from 0 to 2"),
         ("[teacher.training]\nlearning_rate = nan\n", r"learning_rate = nan"),
+        ("[budget]\nmax_mb = -1\n", r"budget\.max_mb = -1\.0: write a number from 0\.0"),
+        ("[budget]\nretention_worst = 98\n", r"budget\.retention_worst = 98\.0: write a number from 0\.0 to 1\.0"),
+        ('[budget.max_drop]\n"a.b" = 1.5\n', r"budget\.max_drop\.a\.b = 1\.5: write a number from 0\.0 to 1\.0"),
         ('[teacher.training]\ntrackers = ["mlflow"]\n', r"tracker 'mlflow' is unknown; write tensorboard or wandb"),
     ],
 )
@@ -129,3 +133,73 @@ def test_a_missing_file_and_no_toml_are_told(tmp_path: Path) -> None:
         read_recipe(tmp_path / "none.toml")
     with pytest.raises(RecipeError, match="is not TOML"):
         read(tmp_path, "a = = 1")
+
+
+TIERS = """
+name = "mine"
+[student]
+layers = 3
+[budget.max_drop]
+"movies.like" = 0.02
+[tiers.tiny]
+"student.layers" = 2
+budget = { max_mb = 3.2, max_drop = { "movies.rating" = 0.05 } }
+[tiers.nano.student]
+layers = 1
+[tiers.nano.quantize]
+reduce_range = false
+"""
+
+
+def tiers(tmp_path: Path, text: str, names: list[str], *overrides: str) -> dict[str, Recipe]:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    return read_tiers(path, names, overrides)
+
+
+def test_a_tier_is_the_recipe_with_its_own_settings_over_it(tmp_path: Path) -> None:
+    found = tiers(tmp_path, TIERS, ["nano", "tiny"])
+    assert list(found) == ["nano", "tiny"]
+    assert found["tiny"].name == "mine-tiny" and found["tiny"].student.layers == 2
+    assert found["tiny"].budget == Budget(max_mb=3.2, max_drop={"movies.like": 0.02, "movies.rating": 0.05})
+    assert found["nano"].student.layers == 1 and found["nano"].quantize.reduce_range is False
+    assert found["nano"].budget == Budget(max_drop={"movies.like": 0.02}) and found["nano"].tiers == {}
+
+
+def test_the_command_line_is_over_every_tier_or_in_one(tmp_path: Path) -> None:
+    found = tiers(
+        tmp_path,
+        TIERS,
+        ["tiny", "nano"],
+        "student.layers=4",
+        "budget.max_drop.movies.like=0.01",
+        "tiers.tiny.budget.max_ms=9",
+    )
+    assert [recipe.student.layers for recipe in found.values()] == [4, 4]
+    assert [recipe.budget.max_drop["movies.like"] for recipe in found.values()] == [0.01, 0.01]
+    assert [recipe.budget.max_ms for recipe in found.values()] == [9.0, 0.0]
+
+
+def test_an_unknown_tier_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="there is no tier 'huge': the recipe has tiny, nano"):
+        tiers(tmp_path, TIERS, ["tiny", "huge"])
+    with pytest.raises(
+        RecipeError, match=r"no tier 'tiny': the recipe has none; the next step: write a table \[tiers\.tiny"
+    ):
+        tiers(tmp_path, "", ["tiny"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[tiers.a.teacher.training]\nepochs = 1\n", r"tiers\.a\.teacher\.training\.epochs: tiers share it"),
+        ("[tiers.a]\nseed = 1\n", r"tiers\.a\.seed: tiers share it as they share the teacher; set it in the recipe"),
+        ("[tiers.a.student]\ndepth = 1\n", r"tiers\.a: unknown key student\.depth; the known ones are"),
+        ("[tiers.a.student]\nlayers = 0\n", r"tiers\.a: student\.layers = 0: write a number from 1"),
+        ('[tiers."a/b".student]\nlayers = 1\n', r"tiers\.a/b: a tier's folder has its name; write letters"),
+        ("[tiers]\na = 3\n", r"tiers\.a = 3: expected dict, got int"),
+    ],
+)
+def test_a_tier_is_checked_whenever_the_recipe_is_read(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        read(tmp_path, text)

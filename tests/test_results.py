@@ -72,6 +72,51 @@ def test_an_unknown_stage_is_named() -> None:
         check_result(result)
 
 
+def two_tiers() -> Any:
+    """A tier that was judged on unseen texts, and one for which there was nothing to judge."""
+    result = three_stages()
+    del result["stages"], result["retention"]
+    tier = {
+        "size_bytes": 3_200_000,
+        "size_ratio": 136.1,
+        "latency_ratio": 121.4,
+        "retention_mean": 0.975,
+        "retention_worst": 0.95,
+        "seen": {"mean": 1.0, "worst": 1.0, "tasks": {"movies.like": 1.0}},
+        "unseen": {"mean": 0.975, "worst": 0.95, "tasks": {"movies.like": 0.95, "movies.genre": 1.0}},
+        "certified": True,
+        "reasons": [],
+        "bytes": {"embeddings": 1_000_000, "encoder": 2_000_000, "heads": 100_000, "overhead": 50_000},
+        "latency_ms": {"32": {"p50": 0.412, "p95": 0.5}},
+    }
+    bare = {key: value for key, value in tier.items() if not key.startswith("retention")}
+    result["tiers"] = {"tiny": tier, "nano": bare | {"unseen": {"tasks": {}}, "certified": False, "reasons": ["why"]}}
+    return result
+
+
+def test_tiers_are_a_result_and_a_table(tmp_path: Path) -> None:
+    write_result(tmp_path / "tiers.json", two_tiers())
+    lines = table(tmp_path / "tiers.json", "tiers").splitlines()
+    assert lines[0].startswith("| tier | MB | smaller than BERT-base | ms a text | faster than BERT-base |")
+    assert lines[2] == (
+        "| tiny | 3.20 | 136 x | 0.41 | 121 x | 97.5 % | 95.0 % (movies.like) | 100.0 % | 100.0 % (movies.like) | yes |"
+    )
+    assert lines[3].startswith("| nano | 3.20 | 136 x | 0.41 | 121 x |  |  | 100.0 %") and lines[3].endswith("| no |")
+
+
+def test_a_tier_that_lacks_a_field_is_refused() -> None:
+    result = two_tiers()
+    del result["tiers"]["tiny"]["seen"]
+    with pytest.raises(InputError, match=r"tiers: tiny: missing \['seen'\]"):
+        check_result(result)
+
+
+def test_a_result_without_tiers_has_no_table_of_them(tmp_path: Path) -> None:
+    write_result(tmp_path / "tiny.json", three_stages())
+    with pytest.raises(InputError, match="result tiny has no tiers: use another view"):
+        table(tmp_path / "tiny.json", "tiers")
+
+
 def test_a_figure_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
     result = three_stages()
     result["stages"]["teacher"]["tasks"]["movies.like"]["auc"] = float("nan")
@@ -83,7 +128,7 @@ def test_a_figure_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
 def test_a_result_must_hold_a_measurement() -> None:
     result = three_stages()
     del result["stages"]
-    with pytest.raises(InputError, match="one of stages, systems or cells is needed"):
+    with pytest.raises(InputError, match="one of stages, tiers, systems or cells is needed"):
         check_result(result)
 
 

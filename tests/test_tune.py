@@ -19,7 +19,8 @@ from optuna.storages.journal import JournalFileBackend
 from mtrec_edge.cli import main
 from mtrec_edge_compress.data.schema import Dataset, Fold
 from mtrec_edge_compress.data.synthetic import make_world
-from mtrec_edge_compress.recipe import Recipe, make_recipe, read_recipe, read_tree, setting, with_settings
+from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.recipe_file import make_recipe, read_recipe, read_tree, setting, with_settings
 from mtrec_edge_compress.tune import Tuned, tune
 from mtrec_edge_runtime.errors import RecipeError, StageError
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from mtrec_edge_compress.budget import size_reasons
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray
 from mtrec_edge_compress.export import RANKER
 from mtrec_edge_compress.golden import add_golden
@@ -53,6 +54,7 @@ def write_bundle(
     temperatures: Mapping[str, float],
     card: Card,
     verdict: Verdict,
+    max_mb: float = 0.0,
 ) -> Manifest:
     """Write a bundle to `out` and return its manifest.
 
@@ -65,7 +67,8 @@ def write_bundle(
         neighbours: what users did together.
         temperatures: binary task -> temperature of its probability; 1 for a task that is not there.
         card: the rest of the manifest.
-        verdict: what verify.py found; a bundle that is not certified says so.
+        verdict: what was found of the model; a bundle that is not certified says so.
+        max_mb: the budget of all files but the catalogue, in million bytes; 0: none. Above it is not certified.
 
     Raises:
         StageError: `out` holds something that is not a bundle, or the new bundle does not answer as it should.
@@ -86,10 +89,18 @@ def write_bundle(
         draft = _draft(arrays, tasks, card, verdict, vector_size=vectors.shape[1])
         write_manifest(staged, draft)  # the golden answers are the opened bundle's own
         add_golden(staged, arrays)
+        write_manifest(staged, draft)
+        if too_large := size_reasons(max_mb, device_bytes(staged)):
+            draft = replace(draft, certified=False, reasons=(*verdict.reasons, *too_large))
         manifest = write_manifest(staged, draft)
         self_test(staged)
         _swap(staged, out, aside=Path(place) / "old")
     return manifest
+
+
+def device_bytes(bundle: Path) -> int:
+    """Return the bytes of all files of a bundle but its catalogue: graphs, weights, vocabulary, golden, manifest."""
+    return sum(path.stat().st_size for path in bundle.iterdir() if path.is_file())
 
 
 def refuse_foreign(out: Path) -> None:

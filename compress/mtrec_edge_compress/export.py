@@ -140,11 +140,12 @@ def export_onnx(model: MultiTaskModel, folder: Path) -> None:
     Raises StageError when a graph would not run on any ONNX Runtime from 1.20 on.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _export(EncoderGraph(model), encoder_shape(model), folder / ENCODER_FP32)
-    _export(RankerGraph(model), ranker_shape(model), folder / RANKER)
+    export_graph(EncoderGraph(model), encoder_shape(model), folder / ENCODER_FP32)
+    export_graph(RankerGraph(model), ranker_shape(model), folder / RANKER)
 
 
-def _export(module: nn.Module, shape: GraphShape, path: Path) -> None:
+def export_graph(module: nn.Module, shape: GraphShape, path: Path) -> None:
+    """Write one module as FP32 ONNX with the inputs and outputs of `shape`; the module stays as it was."""
     was_training = [part for part in module.modules() if part.training]
     device = next(module.parameters()).device
     with warnings.catch_warnings():  # the tracer warns of each Python branch; parity is what verify.py measures

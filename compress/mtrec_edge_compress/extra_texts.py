@@ -65,7 +65,7 @@ def _crossed(
         return
     for first, second in zip(rng.choice(rows, count), rng.choice(rows, count), strict=True):
         head, tail = (_words(arrays, int(row)) for row in (first, second))
-        words = (*head[: rng.integers(1, len(head) + 1)], *tail[rng.integers(0, len(tail)) :])
+        words = (*head[: int(rng.integers(1, len(head) + 1))], *tail[int(rng.integers(0, len(tail))) :])
         tagged = table == "texts" and bool(arrays.text_tokens[int(first) - len(arrays.item_ids)])
         yield ExtraText(" ".join(words), words if tagged else (), domain, table)
 

@@ -16,16 +16,20 @@ from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.encoding import Encoded, encode_all, model_dtype
 from mtrec_edge_compress.evaluate import Evaluation, evaluate
 from mtrec_edge_compress.extra_texts import ExtraText, load_extra
-from mtrec_edge_compress.ledger import Row, StageRecord
+from mtrec_edge_compress.latency import read_latencies
+from mtrec_edge_compress.ledger import Row, Stage, StageRecord
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.scorer import RankFunction, VectorScorer, torch_ranker
 from mtrec_edge_compress.tokens import Tokenizer, Tokens, open_tokenizer, tokenize, tokenize_texts
 from mtrec_edge_compress.training import Device, Validate, open_device
+from mtrec_edge_compress.undo import why_undo
 from mtrec_edge_runtime.tokenizer import WordPiece
 
-COLLABORATION = "collaborate/collaboration.npz"  # under `work`
-EXTRA_TEXTS = "augment/texts.jsonl"
+COLLABORATION = "collaborate/collaboration.npz"  # under the work folder that tiers share
+EXTRA_TEXTS = "texts.jsonl"  # in the folder of `augment`
+PRUNING_LATENCY = "latency.json"  # in the folder of `prune`
+OF_THE_TEACHER = ("collaborate", "teacher", "augment")  # stages whose folders tiers share
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Job:
     device: Device
     progress: bool
     records: dict[str, StageRecord] = field(default_factory=dict)  # of the stages that are done, in order
+    shared: Path | None = None  # work folder of the teacher, when this is one of several tiers; else `work`
+    compared: bool = False  # measure BERT-base beside the student, whether or not the budget asks for it
 
     @cached_property
     def teacher_tokens(self) -> Tokens:
@@ -55,12 +61,12 @@ class Job:
     @property
     def student_tokenizer(self) -> WordPiece:
         """Return the tokenizer of the trimmed vocabulary."""
-        return WordPiece.load(self.work / "distill/vocab.txt")
+        return WordPiece.load(self.folder("distill") / "vocab.txt")
 
     @cached_property
     def extra_texts(self) -> tuple[ExtraText, ...]:
         """Return the texts beyond the corpus, as `augment_texts` left them."""
-        return load_extra(self.work / EXTRA_TEXTS)
+        return load_extra(self.folder("augment") / EXTRA_TEXTS)
 
     def tokens_of_extra(self, tokenizer: Tokenizer) -> Tokens:
         """Return the texts beyond the corpus as ids."""
@@ -70,7 +76,33 @@ class Job:
     @cached_property
     def collaboration(self) -> Collaboration:
         """Return what users did together, as `collaborate` left it."""
-        return load_collaboration(self.work / COLLABORATION)
+        return load_collaboration(self.shared_work / COLLABORATION)
+
+    @property
+    def shared_work(self) -> Path:
+        """Return the work folder that tiers share; of a run that is no tier, its own."""
+        return self.shared or self.work
+
+    def folder(self, stage: str) -> Path:
+        """Return the folder of a stage."""
+        return (self.shared_work if stage in OF_THE_TEACHER else self.work) / stage
+
+    @property
+    def prune_undone(self) -> str:
+        """Return why the student is shipped as it was before pruning; "" when pruning pays."""
+        latencies = read_latencies(self.folder("prune") / PRUNING_LATENCY)
+        p50 = {stage: next(iter(times.values()))["p50"] for stage, times in latencies.items()}
+        return why_undo({row.stage: row for row in self.rows}, self.arrays.tasks, self.recipe.budget, p50)
+
+    @property
+    def shipped(self) -> Stage:
+        """Return the stage whose model is exported."""
+        return "student" if self.prune_undone else "pruned"
+
+    @property
+    def student(self) -> Path:
+        """Return the checkpoint of the model that is exported."""
+        return self.folder("distill" if self.prune_undone else "prune") / "model"
 
     @property
     def place(self) -> torch.device:

@@ -1,13 +1,14 @@
-"""Time one text through every stage's encoder: interleaved in one window, one thread, batch 1."""
+"""Time one text through the encoders of several stages: interleaved in one window, one thread, batch 1."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mtrec_edge_compress.data.arrays import IntArray
 from mtrec_edge_compress.graphs import Graphs, Variant
+from mtrec_edge_compress.ledger import Stage
 from mtrec_edge_runtime.timing import Samples, Sampling, sample_ms, summarize
 
 TOKENS = 32  # of the text that is timed
@@ -15,21 +16,29 @@ ANY_TOKEN = 5  # its id: time does not depend on it
 
 Latencies = dict[str, dict[str, dict[str, float]]]  # stage -> tokens -> p50, p95 in ms
 
-PLACES: dict[str, tuple[str, Variant]] = {  # stage -> folder of its graphs under the run's own, variant
-    "teacher": ("teacher/onnx", "fp32"),
-    "student": ("distill/onnx", "fp32"),
-    "pruned": ("prune/onnx", "fp32"),
-    "onnx_fp32": ("export", "fp32"),
-    "int8_fast": ("quantize", "fast"),
-    "int8_exact": ("quantize", "exact"),
+PLACES: dict[Stage, tuple[str, str, Variant]] = {  # row of the ledger -> pipeline stage, folder under its own, variant
+    "teacher": ("teacher", "onnx", "fp32"),
+    "student": ("distill", "onnx", "fp32"),
+    "pruned": ("prune", "onnx", "fp32"),
+    "onnx_fp32": ("export", "", "fp32"),
+    "int8_fast": ("quantize", "", "fast"),
+    "int8_exact": ("quantize", "", "exact"),
 }
 
 
-def measure_latencies(work: Path, max_tokens: int) -> Latencies:
-    """Time a text of 32 tokens (or `max_tokens`, when that is less) through the graphs of every stage."""
+def measure_latencies(
+    folder_of: Callable[[str], Path], max_tokens: int, stages: Sequence[Stage] = tuple(PLACES)
+) -> Latencies:
+    """Time a text of 32 tokens (or `max_tokens`, when that is less) through the graphs of these stages.
+
+    `folder_of` gives the folder of a pipeline stage.
+    """
     length = min(TOKENS, max_tokens)
     ids = np.full((1, length), ANY_TOKEN, np.int64)
-    calls = {stage: _call(Graphs(work / folder, variant), ids) for stage, (folder, variant) in PLACES.items()}
+    calls: dict[str, Callable[[], object]] = {}
+    for stage in stages:
+        name, under, variant = PLACES[stage]
+        calls[stage] = _call(Graphs(folder_of(name) / under, variant), ids)
     samples = sample_ms(calls, Sampling(samples=200, seconds=2.0))
     return {stage: {str(length): _summary(times)} for stage, times in samples.items()}
 

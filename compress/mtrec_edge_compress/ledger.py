@@ -68,14 +68,7 @@ class Ledger:
 
     def as_result(self, arrays: Arrays, *, command: list[str], seed: int) -> Result:
         """Return the ledger as a result file (see mtrec_edge_runtime.results)."""
-        counts = {
-            "users": len(arrays.user_ids),
-            "items": len(arrays.item_ids),
-            "events": len(arrays.event_item),
-            "texts": len(arrays.texts),
-        }
-        info = DatasetInfo(name=arrays.dataset.name, split_hash=arrays.dataset.split_hash, counts=counts)
-        result = new_result(self.name, command=command, seeds=[seed], dataset=info)
+        result = new_result(self.name, command=command, seeds=[seed], dataset=dataset_info(arrays))
         result["stages"] = {row.stage: self._stage(row) for row in self.rows}
         result["retention"] = self.retention(arrays.tasks)
         result["headlines"] = {task.name: task.headline for task in arrays.tasks}
@@ -119,6 +112,17 @@ class Ledger:
         return "\n".join(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
         )
+
+
+def dataset_info(arrays: Arrays) -> DatasetInfo:
+    """Return what a result file says of the dataset."""
+    counts = {
+        "users": len(arrays.user_ids),
+        "items": len(arrays.item_ids),
+        "events": len(arrays.event_item),
+        "texts": len(arrays.texts),
+    }
+    return DatasetInfo(name=arrays.dataset.name, split_hash=arrays.dataset.split_hash, counts=counts)
 
 
 def _figure(measured: Mapping[str, Mapping[str, float]], task: TaskSpec) -> str:

@@ -41,7 +41,7 @@ def graph_row(job: Job, stage: Stage, folder: Path, variant: Variant) -> Row:
             words[name].update(pick_words(tokens, np.array([row]), logits[None]))
     encoded = Encoded(raw.vectors, raw.logits, words)
     save_encoded(encoded, folder / f"{variant}.npz")
-    parameters = count_parameters(load_model(job.work / "prune/model"))
+    parameters = count_parameters(load_model(job.student))
     return _row(job, stage, encoded, graphs.rank, parameters, graph_bytes(folder, variant))
 
 
@@ -53,7 +53,7 @@ def _row(job: Job, stage: Stage, encoded: Encoded, rank: RankFunction, parameter
     found = job.judge(encoded, rank)
     known: TaskMetrics = {}
     if stage != "teacher":
-        catalogue = load_encoded(job.work / "teacher/encoded.npz").vectors
+        catalogue = load_encoded(job.folder("teacher") / "encoded.npz").vectors
         cold = np.flatnonzero(job.arrays.cold)
         catalogue[cold] = encoded.vectors[cold]
         known = job.judge(encoded, rank, catalogue=catalogue).tasks

@@ -18,12 +18,14 @@ from typing import Any
 from accelerate import PartialState
 from tqdm import tqdm
 
+from mtrec_edge_compress.budget import check_budget
 from mtrec_edge_compress.bundle import refuse_foreign
 from mtrec_edge_compress.data.arrays import Arrays, build_arrays
 from mtrec_edge_compress.data.schema import Dataset
 from mtrec_edge_compress.job import Job
 from mtrec_edge_compress.ledger import StageRecord, read_record
-from mtrec_edge_compress.recipe import Recipe, read_recipe
+from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.recipe_file import read_recipe
 from mtrec_edge_compress.stages import (
     Made,
     augment_texts,
@@ -35,18 +37,22 @@ from mtrec_edge_compress.stages import (
     ledger_so_far,
     prune_student,
     quantize_graphs,
-    read_verdict,
     teach,
+    time_pruning,
     verify_graphs,
 )
 from mtrec_edge_compress.teacher import small_random_bert
 from mtrec_edge_compress.training import Device, open_device
 from mtrec_edge_runtime.errors import StageError
+from mtrec_edge_runtime.manifest import read_manifest
 from mtrec_edge_runtime.results import write_result
 
 Run = Callable[[Job, Path], Made]  # job, own folder -> rows of the ledger, facts
 
-STAGES: tuple[tuple[str, Run, tuple[str, ...]], ...] = (  # name, function, settings it adds to those before it
+StageOf = tuple[str, Run, tuple[str, ...]]  # name, function, settings it adds to those before it
+Settings = dict[str, Any]  # what a stage's outcome depends on
+
+STAGES: tuple[StageOf, ...] = (
     ("collaborate", collaborate, ("seed", "collaborate")),
     ("teacher", teach, ("model", "weights", "teacher", "evaluation")),
     ("augment", augment_texts, ("augment",)),
@@ -56,7 +62,7 @@ STAGES: tuple[tuple[str, Run, tuple[str, ...]], ...] = (  # name, function, sett
     ("quantize", quantize_graphs, ("quantize",)),
     ("calibrate", calibrate, ("bundle",)),
     ("verify", verify_graphs, ("verify",)),
-    ("bundle", bundle_up, ("name",)),
+    ("bundle", bundle_up, ("name", "budget")),
 )
 IN_EVERY_PROCESS = ("teacher", "distill", "prune")  # these train; the others need one process
 
@@ -129,25 +135,52 @@ def run_stages(
     progress: bool = True,
 ) -> Result:
     """Run every stage that is not already done with the same settings."""
-    refuse_foreign(out)
-    if not any(task.source == "events" for task in arrays.tasks):
-        raise StageError("the dataset has no regression or binary task, so there is nothing to rank; add one")
+    check_run(recipe, arrays, out)
     work = work or out.with_name(out.name + ".work")
     job, settings = open_job(
         recipe, arrays, encoder=encoder, teacher=teacher, work=work, out=out, device=device, progress=progress
     )
-    alone = PartialState().is_main_process
     settings["teacher"] = str(teacher and teacher.resolve())
-    if alone and not (out / "manifest.json").is_file():
-        (work / "bundle/stage.json").unlink(missing_ok=True)  # the bundle was written elsewhere, or removed
-    for name, stage, own in STAGES:
-        settings |= {f"{key}_settings": asdict(recipe)[key] for key in own}
+    run_through(job, settings, STAGES)
+    return finish(job)
+
+
+def check_run(recipe: Recipe, arrays: Arrays, out: Path) -> None:
+    """Refuse, before anything is trained, what could not be finished."""
+    refuse_foreign(out)
+    if not any(task.source == "events" for task in arrays.tasks):
+        raise StageError("the dataset has no regression or binary task, so there is nothing to rank; add one")
+    check_budget(recipe.budget, arrays.tasks)
+
+
+def run_through(job: Job, settings: Settings, stages: Sequence[StageOf]) -> None:
+    """Run these stages in order; each adds its settings to `settings` and its record to the job's."""
+    for name, stage, own in stages:
+        settings |= {f"{key}_settings": asdict(job.recipe)[key] for key in own}
+        if name == "export":  # what is exported follows from the budget, too; the same choice makes the same graphs
+            time_pruning(job)
+            settings["shipped"] = job.shipped
+        if name == "bundle":
+            settings["compared"] = job.compared
+            _forget_a_missing_bundle(job)
         job.records[name] = run_stage(job, name, stage, settings, everywhere=name in IN_EVERY_PROCESS)
-    ledger, verdict = ledger_so_far(job), read_verdict(job)
-    result = ledger.as_result(arrays, command=["mtrec-edge", *sys.argv[1:]], seed=recipe.seed)
-    if alone:
-        write_result(work / "ledger.json", result)
-    return Result(ledger.table(arrays.tasks), dict(result), work / "ledger.json", verdict.certified, verdict.reasons)
+
+
+def _forget_a_missing_bundle(job: Job) -> None:
+    """Have the bundle made again when it was removed, or when `out` is another place than before."""
+    if PartialState().is_main_process and not (job.out / "manifest.json").is_file():
+        (job.folder("bundle") / "stage.json").unlink(missing_ok=True)
+    PartialState().wait_for_everyone()
+
+
+def finish(job: Job) -> Result:
+    """Write the ledger of a run whose stages are all done, and return what it leaves."""
+    ledger, bundle = ledger_so_far(job), read_manifest(job.out, verify=False)
+    result = ledger.as_result(job.arrays, command=["mtrec-edge", *sys.argv[1:]], seed=job.recipe.seed)
+    path = job.work / "ledger.json"
+    if PartialState().is_main_process:
+        write_result(path, result)
+    return Result(ledger.table(job.arrays.tasks), dict(result), path, bundle.certified, bundle.reasons)
 
 
 def open_job(
@@ -160,7 +193,7 @@ def open_job(
     out: Path,
     device: Device,
     progress: bool,
-) -> tuple[Job, dict[str, Any]]:
+) -> tuple[Job, Settings]:
     """Join the other processes, find the encoder or make a small one; return the job and what its stages depend on."""
     alone = PartialState(cpu=open_device(device).type == "cpu", timeout=PATIENCE).is_main_process
     named = encoder or recipe.teacher.encoder
@@ -180,7 +213,7 @@ def run_stage(job: Job, name: str, stage: Run, settings: Mapping[str, Any], *, e
     `everywhere` says that it trains, so that every process runs it, not the main one alone.
     """
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    folder = job.work / name
+    folder = job.folder(name)
     record = read_record(folder / "stage.json")
     if record and record.fingerprint == fingerprint:
         return record

@@ -1,14 +1,9 @@
-"""The settings of one run: frozen dataclasses read from TOML. An unknown key is an error that names the known ones."""
+"""The settings of one run as frozen dataclasses, each checked as it is made. recipe_file.py reads them from TOML."""
 
-import math
-import tomllib
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from mtrec_edge_compress.span import Span
 from mtrec_edge_runtime.errors import RecipeError
 
 Weighting = Literal["static", "uncertainty", "dwa", "gradnorm", "pcgrad"]  # see weighting.py
@@ -226,6 +221,27 @@ class Verify:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """What the shipped student may weigh, take and lose; 0 or empty: no limit. budget.py judges it."""
+
+    max_mb: float = 0.0  # million bytes of all files of the bundle but the catalogue
+    max_ms: float = 0.0  # profile fast, one text of 32 tokens, p50
+    min_speedup: float = 0.0  # times faster than BERT-base in FP32, see reference.py
+    max_drop: dict[str, float] = field(default_factory=dict)  # task -> greatest share of the teacher's headline lost
+    retention_mean: float = 0.0  # least share of the teacher's headlines kept, over all tasks ...
+    retention_worst: float = 0.0  # ... and on each; both for known items and for unseen texts apart, see unseen.py
+
+    def __post_init__(self) -> None:
+        """Refuse limits that nothing can keep."""
+        for name in ("max_mb", "max_ms", "min_speedup"):
+            _within(f"budget.{name}", getattr(self, name), 0.0, 1e6)
+        for name in ("retention_mean", "retention_worst"):
+            _within(f"budget.{name}", getattr(self, name), 0.0, 1.0)
+        for task, share in self.max_drop.items():
+            _within(f"budget.max_drop.{task}", share, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How much of the test fold a stage's row in the ledger is measured on."""
 
@@ -238,43 +254,6 @@ class Bundle:
     """`bundle`."""
 
     catalogue: Literal["teacher", "student"] = "teacher"  # whose vectors known items get
-
-
-@dataclass(frozen=True)
-class Span:
-    """Which values `tune` may give one setting: all from low to high, or one of some choices."""
-
-    low: float = 0.0
-    high: float = 0.0
-    step: float = 0.0  # 0: every number; of a whole-numbered setting 0 is 1
-    log: bool = False  # draw evenly on a logarithmic scale
-    choices: tuple[str | bool | int | float, ...] = ()  # instead of low and high
-
-    def check(self, name: str) -> None:
-        """Refuse a span that no value can be drawn from; `name` is said in the error."""
-        if self.choices:
-            if (self.low, self.high, self.step, self.log) != (0.0, 0.0, 0.0, False):
-                raise RecipeError(f"{name}: write choices, or low and high, not both")
-            if any(not isinstance(value, str | bool | int | float) for value in self.choices):
-                raise RecipeError(f"{name}: choices = {list(self.choices)}: write numbers, strings or booleans")
-            return
-        if not self.low < self.high or not math.isfinite(self.high - self.low):
-            raise RecipeError(f"{name}: low = {self.low}, high = {self.high}: write low below high, or choices")
-        if self.log and (self.low <= 0 or self.step):
-            raise RecipeError(f"{name}: log = true wants low above 0 and no step")
-        if self.step < 0 or (self.step and not self._on_step(self.high)):
-            raise RecipeError(f"{name}: step = {self.step} does not lead from {self.low} to {self.high}")
-
-    def holds(self, value: object) -> bool:
-        """Return whether a setting may have this value."""
-        if self.choices:
-            return value in self.choices
-        assert isinstance(value, int | float)
-        return self.low <= value <= self.high and (not self.step or self._on_step(value))
-
-    def _on_step(self, value: float) -> bool:
-        steps = (value - self.low) / self.step
-        return math.isclose(steps, round(steps), abs_tol=1e-9)
 
 
 def _default_search() -> dict[str, Span]:
@@ -327,157 +306,11 @@ class Recipe:
     verify: Verify = field(default_factory=Verify)
     evaluation: Evaluation = field(default_factory=Evaluation)
     bundle: Bundle = field(default_factory=Bundle)
+    budget: Budget = field(default_factory=Budget)
+    tiers: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> settings over these, for compress --tiers
     tune: Tune = field(default_factory=Tune)
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise RecipeError(f"{name} = {value}: write a number from {low} to {high}")
-
-
-def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a TOML recipe, then apply overrides such as `teacher.training.epochs=1`.
-
-    Raises:
-        RecipeError: the file is missing or no TOML, a key is unknown (the known ones are named), a value is of the
-            wrong type or out of range.
-    """
-    return make_recipe(read_tree(path, overrides))
-
-
-def read_tree(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the values that a recipe states, overrides applied, as TOML has them; `make_recipe` checks them."""
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(
-            f"there is no recipe {path}; the next step: give the path of a .toml, e.g. recipes/quickstart.toml"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not TOML: {error}") from error
-    for override in overrides:
-        _override(tree, override)
-    return tree
-
-
-def make_recipe(tree: dict[str, Any]) -> Recipe:
-    """Return the settings that a tree of values states; what is to be searched is tried out, too."""
-    recipe = _read(Recipe, tree, "")
-    assert isinstance(recipe, Recipe)
-    for key in recipe.tune.search:
-        _try_out(tree, recipe, key)
-    return recipe
-
-
-def _try_out(tree: dict[str, Any], recipe: Recipe, key: str) -> None:
-    """Read the recipe with each choice, or each end, of what is searched."""
-    span = recipe.tune.search[key]
-    ends: tuple[object, ...] = (span.low, span.high)
-    if is_whole(recipe, key):
-        if not float(span.step).is_integer():
-            raise RecipeError(f"tune.search.{key}: step = {span.step}: write a whole number")
-        ends = tuple(int(end) if float(end).is_integer() else end for end in (span.low, span.high))
-    for value in span.choices or ends:
-        try:
-            _read(Recipe, with_settings(tree, {key: value}), "")
-        except RecipeError as error:
-            raise RecipeError(f"tune.search.{key}: {error}") from error
-
-
-def with_settings(tree: dict[str, Any], settings: Mapping[str, object]) -> dict[str, Any]:
-    """Return a copy of a tree of values with some settings, dotted key -> value, put in."""
-    changed = deepcopy(tree)
-    for key, value in settings.items():
-        _put(changed, key, value)
-    return changed
-
-
-def setting(recipe: Recipe, key: str) -> object:
-    """Return a recipe's value of a known dotted key; the weight of a task it does not name is 1."""
-    found: Any = recipe
-    for name in _names(key):
-        found = found.get(name, 1.0) if isinstance(found, dict) else getattr(found, name)
-    return found
-
-
-def is_whole(recipe: Recipe, key: str) -> bool:
-    """Return whether a setting is there and a whole number."""
-    try:
-        return type(setting(recipe, key)) is int
-    except AttributeError:
-        return False
-
-
-def _names(key: str) -> list[str]:
-    """Split a dotted key; tasks and searched settings have dots in their own names."""
-    for table in ("weights.", "tune.search."):
-        if key.startswith(table):
-            return [*table.split(".")[:-1], key.removeprefix(table)]
-    return key.split(".")
-
-
-def _override(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"--set {override!r}: write it as key=value, e.g. --set student.layers=2")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text  # a bare word is a string
-    try:
-        _put(tree, key, value)
-    except RecipeError as error:
-        raise RecipeError(f"--set {override!r}: {error}") from error
-
-
-def _put(tree: dict[str, Any], key: str, value: object) -> None:
-    *parents, last = _names(key)
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
-            raise RecipeError(f"{parent} is a value, not a table")
-    tree[last] = value
-
-
-def _read(kind: type, tree: object, where: str) -> object:
-    """Build a settings dataclass from a TOML table."""
-    if not isinstance(tree, dict):
-        raise RecipeError(f"{where.rstrip('.')} must be a table, got {tree!r}")
-    known = {f.name: f for f in fields(kind)}
-    hints = get_type_hints(kind)
-    for key in tree:
-        if key not in known:
-            raise RecipeError(
-                f"unknown key {where}{key}; the known ones are {', '.join(where + name for name in known)}"
-            )
-    values = {key: _value(hints[key], value, f"{where}{key}") for key, value in tree.items()}
-    missing = [
-        f.name for f in known.values() if f.default is MISSING and f.default_factory is MISSING and f.name not in values
-    ]
-    if missing:
-        raise RecipeError(f"{where}{missing[0]} is missing")
-    return kind(**values)
-
-
-def _value(hint: Any, value: object, where: str) -> object:
-    """Check one value against its field's type; an int serves as a float, a list as a tuple."""
-    if is_dataclass(hint):
-        assert isinstance(hint, type)
-        return _read(hint, value, where + ".")
-    origin, choices = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        if value not in choices:
-            raise RecipeError(f"{where} = {value!r}: choose one of {', '.join(map(repr, choices))}")
-        return value
-    if origin is tuple and isinstance(value, list):
-        return tuple(value)
-    if origin is dict and isinstance(value, dict):
-        return {key: _value(choices[1], inner, f"{where}.{key}") for key, inner in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    plain = origin or hint
-    if isinstance(plain, UnionType) or not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
-        raise RecipeError(
-            f"{where} = {value!r}: expected {getattr(hint, '__name__', hint)}, got {type(value).__name__}"
-        )
-    return value

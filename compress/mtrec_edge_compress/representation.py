@@ -100,7 +100,7 @@ def relation_loss(student: Tensor, teacher: Tensor, mask: Tensor, heads: int) ->
 
 
 def _log_relation(part: Tensor, heads: int) -> Tensor:
-    split = part.unflatten(-1, (heads, -1)).transpose(1, 2)  # (texts, heads, tokens, d)
+    split = torch.unflatten(part, -1, (heads, -1)).transpose(1, 2)  # (texts, heads, tokens, d)
     return torch.matmul(split, split.transpose(2, 3)) / math.sqrt(split.shape[-1])
 
 

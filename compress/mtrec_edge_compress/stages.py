@@ -15,7 +15,7 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from mtrec_edge_compress.agreement import make_pool
-from mtrec_edge_compress.bundle import Card, write_bundle
+from mtrec_edge_compress.bundle import Card, device_bytes, write_bundle
 from mtrec_edge_compress.calibration import fit_temperatures
 from mtrec_edge_compress.checkpoint import load_model, save_model
 from mtrec_edge_compress.collaboration import fit_collaboration, save_collaboration
@@ -25,7 +25,7 @@ from mtrec_edge_compress.encoding import encode_all, joined, load_encoded, save_
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.extra_texts import ExtraText, cross_texts, save_extra, without_corpus
 from mtrec_edge_compress.graphs import Graphs
-from mtrec_edge_compress.job import COLLABORATION, EXTRA_TEXTS, Job
+from mtrec_edge_compress.job import COLLABORATION, EXTRA_TEXTS, PRUNING_LATENCY, Job
 from mtrec_edge_compress.label_agreement import label_agreement
 from mtrec_edge_compress.latency import measure_latencies, read_latencies
 from mtrec_edge_compress.ledger import Ledger, Row, Stage, make_ledger
@@ -34,6 +34,7 @@ from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.onnx_graph import byte_ledger
 from mtrec_edge_compress.prune import prune
 from mtrec_edge_compress.quantize import ENCODER_FAST, quantize
+from mtrec_edge_compress.standing import measure_standing
 from mtrec_edge_compress.start import new_student
 from mtrec_edge_compress.teacher import teacher_batches, train_teacher
 from mtrec_edge_compress.text_labels import TextLabels
@@ -55,7 +56,7 @@ def collaborate(job: Job, folder: Path) -> Made:
         seed=job.recipe.seed,
         progress=lambda line: tqdm.write(line, file=sys.stderr) if job.progress else None,
     )
-    save_collaboration(found, job.work / COLLABORATION)
+    save_collaboration(found, job.shared_work / COLLABORATION)
     return [], {f"collaboration_{domain}": setting for domain, setting in chosen.items()}
 
 
@@ -89,10 +90,10 @@ def augment_texts(job: Job, folder: Path) -> Made:
     unlabelled = read_unlabelled(settings.unlabelled, most=settings.most_unlabelled, seed=seed)
     crossed = cross_texts(job.arrays, share=settings.crossed, seed=seed)
     extra = (*crossed, *without_corpus(job.arrays, (ExtraText(text, (), "", "") for text in unlabelled)))
-    save_extra(extra, job.work / EXTRA_TEXTS)
+    save_extra(extra, folder / EXTRA_TEXTS)
     tokens = job.tokens_of_extra(open_tokenizer(job.encoder))
     encoded = encode_all(
-        load_model(job.work / "teacher/model").to(job.place),
+        load_model(job.folder("teacher") / "model").to(job.place),
         tokens,
         device=job.place,
         label="soft targets of extra texts",
@@ -143,12 +144,12 @@ def _write_vocabulary(job: Job, folder: Path) -> dict[str, Any]:
 
 def _student_learner(job: Job, model: MultiTaskModel | None) -> StudentLearner:
     """Return the learner over a student: the given one, or a new one."""
-    teacher = load_model(job.work / "teacher/model")
+    teacher = load_model(job.folder("teacher") / "model")
     if model is None:
-        token_ids = json.loads((job.work / "distill/teacher_ids.json").read_text())
+        token_ids = json.loads((job.folder("distill") / "teacher_ids.json").read_text())
         words = job.student_tokenizer
         model = new_student(job.recipe, teacher, token_ids, ends=(token_ids[words.start], token_ids[words.end]))
-    encoded = joined(*(load_encoded(job.work / part / "encoded.npz") for part in ("teacher", "augment")))
+    encoded = joined(*(load_encoded(job.folder(part) / "encoded.npz") for part in ("teacher", "augment")))
     asked = job.teacher_tokens.followed_by(job.tokens_of_extra(open_tokenizer(job.encoder)))
     soft = soft_targets(teacher, asked, encoded, job.arrays, job.place, extra=job.extra_texts)
     reading = job.student_tokens.followed_by(job.tokens_of_extra(job.student_tokenizer))
@@ -168,7 +169,7 @@ def _student_rows(job: Job, stage: Stage, model: MultiTaskModel, folder: Path) -
 
 def prune_student(job: Job, folder: Path) -> Made:
     """Prune and heal the student."""
-    learner = _student_learner(job, load_model(job.work / "distill/model"))
+    learner = _student_learner(job, load_model(job.folder("distill") / "model"))
     prune(
         job.recipe,
         learner,
@@ -184,10 +185,22 @@ def prune_student(job: Job, folder: Path) -> Made:
     return _student_rows(job, "pruned", learner.model, folder), {"pruned_layers": layers}
 
 
+def time_pruning(job: Job) -> None:
+    """Measure, once, the latency of the student before and after pruning: does it pay?"""
+    path = job.folder("prune") / PRUNING_LATENCY
+    if PartialState().is_main_process and not path.is_file():
+        measured = measure_latencies(job.folder, job.recipe.model.max_tokens, ("student", "pruned"))
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(measured))
+        part.replace(path)
+    PartialState().wait_for_everyone()
+
+
 def export_graphs(job: Job, folder: Path) -> Made:
-    """Export the pruned student as FP32 ONNX."""
-    export_onnx(load_model(job.work / "prune/model"), folder)
-    return [graph_row(job, "onnx_fp32", folder, "fp32")], {}
+    """Export the student as FP32 ONNX: the pruned one, unless pruning did not pay."""
+    export_onnx(load_model(job.student), folder)
+    undone = job.prune_undone
+    return [graph_row(job, "onnx_fp32", folder, "fp32")], {"prune undone": undone} if undone else {}
 
 
 def quantize_graphs(job: Job, folder: Path) -> Made:
@@ -195,7 +208,7 @@ def quantize_graphs(job: Job, folder: Path) -> Made:
     readable = TextLabels(job.arrays).pool(every_text=True)
     chosen = np.random.default_rng(job.recipe.seed).permutation(readable)[:CALIBRATION_TEXTS]
     texts = [job.student_tokens.ids[row] for row in chosen]
-    quantize(job.work / "export", folder, texts, reduce_range=job.recipe.quantize.reduce_range)
+    quantize(job.folder("export"), folder, texts, reduce_range=job.recipe.quantize.reduce_range)
     rows = [graph_row(job, "int8_fast", folder, "fast"), graph_row(job, "int8_exact", folder, "exact")]
     return rows, {"bytes": byte_ledger(folder / ENCODER_FAST)}
 
@@ -203,7 +216,7 @@ def quantize_graphs(job: Job, folder: Path) -> Made:
 def verify_graphs(job: Job, folder: Path) -> Made:
     """Compare torch, FP32 and INT8; measure every stage's latency in one window."""
     arrays, settings, limits = job.arrays, job.recipe.model, job.recipe.verify
-    fp32 = load_encoded(job.work / "export/fp32.npz")
+    fp32 = load_encoded(job.folder("export") / "fp32.npz")
     pools = [
         make_pool(
             arrays,
@@ -217,29 +230,30 @@ def verify_graphs(job: Job, folder: Path) -> Made:
         for domain in sorted({task.domain for task in arrays.tasks if task.device_task().pairwise})
     ]
     verdict = verify(
-        load_model(job.work / "prune/model"),
-        fp32=job.work / "export",
-        int8=job.work / "quantize",
+        load_model(job.student),
+        fp32=job.folder("export"),
+        int8=job.folder("quantize"),
         pools=pools,
         evaluations={row.stage: row.evaluation(job.recipe.bundle.catalogue) for row in job.rows},
         labels={
-            profile: label_agreement(fp32, load_encoded(job.work / f"quantize/{profile}.npz"), arrays)
+            profile: label_agreement(fp32, load_encoded(job.folder("quantize") / f"{profile}.npz"), arrays)
             for profile in INT8_STAGES
         },
-        vocabulary=len((job.work / "distill/vocab.txt").read_text(encoding="utf-8").splitlines()),
+        vocabulary=len((job.folder("distill") / "vocab.txt").read_text(encoding="utf-8").splitlines()),
         max_tokens=settings.max_tokens,
         limits=limits,
+        student=job.shipped,
     )
     (folder / "verdict.json").write_text(json.dumps(asdict(verdict), indent=1))
-    (folder / "latency.json").write_text(json.dumps(measure_latencies(job.work, settings.max_tokens)))
+    (folder / "latency.json").write_text(json.dumps(measure_latencies(job.folder, settings.max_tokens)))
     not_judged = verdict.measured["without_retention"]
     return [], {"teacher_no_better_than_chance": ", ".join(not_judged)} if not_judged else {}
 
 
 def calibrate(job: Job, folder: Path) -> Made:
     """Fit the temperatures of the probabilities that ship: profile `fast`, the bundle's item vectors."""
-    graphs = Graphs(job.work / "quantize", "fast", threads=torch.get_num_threads())
-    scorer = job.scorer(load_encoded(job.work / "quantize/fast.npz"), graphs.rank, catalogue=_catalogue(job))
+    graphs = Graphs(job.folder("quantize"), "fast", threads=torch.get_num_threads())
+    scorer = job.scorer(load_encoded(job.folder("quantize") / "fast.npz"), graphs.rank, catalogue=_catalogue(job))
     users = job.recipe.evaluation.users_per_domain or None
     found = fit_temperatures(scorer, job.arrays, users_per_domain=users, seed=job.recipe.seed)
     (folder / "temperatures.json").write_text(json.dumps(found))
@@ -248,24 +262,26 @@ def calibrate(job: Job, folder: Path) -> Made:
 
 def read_verdict(job: Job) -> Verdict:
     """Return what `verify_graphs` found."""
-    stored = json.loads((job.work / "verify/verdict.json").read_text())
+    stored = json.loads((job.folder("verify") / "verdict.json").read_text())
     return Verdict(stored["certified"], tuple(stored["reasons"]), stored["measured"])
 
 
 def ledger_so_far(job: Job) -> Ledger:
     """Return the ledger of the stages that are done."""
-    return make_ledger(job.recipe.name, job.records, read_latencies(job.work / "verify/latency.json"))
+    return make_ledger(job.recipe.name, job.records, read_latencies(job.folder("verify") / "latency.json"))
 
 
 def _catalogue(job: Job) -> FloatArray:
     """Return the item vectors (items, D) that ship."""
-    made_by = "teacher/encoded.npz" if job.recipe.bundle.catalogue == "teacher" else "quantize/exact.npz"
-    return load_encoded(job.work / made_by).vectors[: len(job.arrays.item_ids)]
+    by_teacher = job.recipe.bundle.catalogue == "teacher"
+    made = job.folder("teacher") / "encoded.npz" if by_teacher else job.folder("quantize") / "exact.npz"
+    return load_encoded(made).vectors[: len(job.arrays.item_ids)]
 
 
 def bundle_up(job: Job, folder: Path) -> Made:
-    """Write the bundle to `job.out`."""
+    """Judge the student by its budget and write the bundle to `job.out`."""
     recipe = job.recipe
+    standing = measure_standing(job, folder)
     result = ledger_so_far(job).as_result(job.arrays, command=["mtrec-edge", "compress"], seed=recipe.seed)
     shipped = next(row for row in job.rows if row.stage == "int8_fast")
     card = Card(
@@ -279,13 +295,15 @@ def bundle_up(job: Job, folder: Path) -> Made:
     )
     write_bundle(
         job.out,
-        graphs=job.work / "quantize",
-        vocabulary=job.work / "distill/vocab.txt",
+        graphs=job.folder("quantize"),
+        vocabulary=job.folder("distill") / "vocab.txt",
         arrays=job.arrays,
         vectors=_catalogue(job),
         neighbours=job.collaboration.whole,
-        temperatures=json.loads((job.work / "calibrate/temperatures.json").read_text()),
+        temperatures=json.loads((job.folder("calibrate") / "temperatures.json").read_text()),
         card=card,
-        verdict=read_verdict(job),
+        verdict=standing.judged(read_verdict(job), recipe.budget, job.arrays.tasks),
+        max_mb=recipe.budget.max_mb,
     )
-    return [], {"bundle_bytes": sum(path.stat().st_size for path in job.out.rglob("*") if path.is_file())}
+    whole = sum(path.stat().st_size for path in job.out.rglob("*") if path.is_file())
+    return [], {"bundle_bytes": whole, "device_bytes": device_bytes(job.out), **standing.facts()}

@@ -127,7 +127,7 @@ def token_outputs(bert: PreTrainedModel, token_ids: Sequence[int], ends: tuple[i
     begin, end = ends
     wanted, outputs = torch.as_tensor(list(token_ids)), []
     bert.eval()
-    for part in wanted.split(RUN_TOKENS):
+    for part in torch.split(wanted, RUN_TOKENS):
         ids = torch.stack([torch.full_like(part, begin), part, torch.full_like(part, end)], dim=1).to(bert.device)
         outputs.append(bert(input_ids=ids, attention_mask=torch.ones_like(ids))[0].mean(1).cpu())
     return torch.cat(outputs)

@@ -24,7 +24,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from mtrec_edge_compress.recipe import Span
+from mtrec_edge_compress.span import Span
 from mtrec_edge_runtime.errors import StageError
 
 DRAWN_AT_RANDOM = 5  # trials before TPE leads, and before a median stops one; trials are few and dear

@@ -25,7 +25,8 @@ from mtrec_edge_compress.data.arrays import Arrays, build_arrays
 from mtrec_edge_compress.data.schema import Dataset
 from mtrec_edge_compress.job import COLLABORATION, Job
 from mtrec_edge_compress.model import MultiTaskModel
-from mtrec_edge_compress.recipe import Recipe, is_whole, make_recipe, read_tree, setting, with_settings
+from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.recipe_file import is_whole, make_recipe, read_tree, setting, with_settings
 from mtrec_edge_compress.stages import collaborate
 from mtrec_edge_compress.study import (
     TrialResult,

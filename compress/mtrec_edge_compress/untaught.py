@@ -57,10 +57,10 @@ def train_untaught(job: Job, folder: Path) -> Evaluation:
 def untrained(job: Job) -> MultiTaskModel:
     """Return a student of the pruned one's shape that has seen no label: the pretrained encoder's start, cut alike."""
     words = job.student_tokenizer
-    token_ids = json.loads((job.work / "distill/teacher_ids.json").read_text())
+    token_ids = json.loads((job.folder("distill") / "teacher_ids.json").read_text())
     pretrained = new_teacher(job.recipe, job.arrays, job.encoder)
     model = new_student(job.recipe, pretrained, token_ids, ends=(token_ids[words.start], token_ids[words.end]))
     backbone = model.text.backbone
     assert isinstance(backbone, CompactBert)
-    remove_again(backbone, job.work / "prune", job.recipe.prune.rounds)
+    remove_again(backbone, job.folder("prune"), job.recipe.prune.rounds)
     return model

@@ -45,6 +45,7 @@ def verify(
     vocabulary: int,
     max_tokens: int,
     limits: Verify,
+    student: Stage = "pruned",
 ) -> Verdict:
     """Compare torch, FP32 and INT8 and return the verdict.
 
@@ -59,10 +60,11 @@ def verify(
         vocabulary: number of token ids.
         max_tokens: the longest text that is served.
         limits: what must hold.
+        student: the stage of the model that was exported, judged against the teacher.
     """
     reference = Graphs(fp32, "fp32")
     difference = torch_parity(model, reference, vocabulary=vocabulary, max_tokens=max_tokens)
-    kept = retentions(model.tasks, evaluations, "teacher", "pruned")
+    kept = retentions(model.tasks, evaluations, "teacher", student)
     reasons = _parity_reasons(difference, limits) + _retention_reasons(model.tasks, kept, limits)
     without = [task.name for task in model.tasks if task.name not in kept]  # not measured, or nothing to keep
     measured: dict[str, Any] = {"torch_fp32": difference, "retention": kept, "without_retention": without}

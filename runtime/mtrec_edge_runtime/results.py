@@ -38,6 +38,32 @@ class StageResult(TypedDict):
     latency_ms: NotRequired[dict[str, dict[str, float]]]  # tokens -> {p50, p95}
 
 
+class Kept(TypedDict):
+    """What a student keeps of its teacher's headline metrics above chance; without tasks there is no mean."""
+
+    tasks: dict[str, float]  # task -> share
+    mean: NotRequired[float]
+    worst: NotRequired[float]
+
+
+class TierResult(TypedDict):
+    """One of several students of one teacher: profile `fast`, beside the teacher and BERT-base in FP32."""
+
+    size_bytes: int  # all files of the bundle but the catalogue
+    size_ratio: float  # BERT-base's FP32 graph against them
+    latency_ratio: float  # paired medians of one text, BERT-base against the student
+    latency_ratio_low: NotRequired[float]  # its 95 % interval
+    latency_ratio_high: NotRequired[float]
+    retention_mean: NotRequired[float]  # those of `unseen`
+    retention_worst: NotRequired[float]
+    seen: Kept  # known items, the catalogue by the teacher
+    unseen: Kept  # strict cold items and held-out texts, by the student's own encoder
+    certified: bool
+    reasons: list[str]
+    bytes: dict[str, int]  # of the encoder's graph by component
+    latency_ms: dict[str, dict[str, float]]  # tokens -> {p50, p95}
+
+
 class Measured(TypedDict):
     """A value with the bounds of its 95 % bootstrap interval."""
 
@@ -48,7 +74,7 @@ class Measured(TypedDict):
 
 
 class Result(TypedDict):
-    """One result file. Stages are compared under `stages`, systems under `systems`, latencies under `cells`."""
+    """One result file. It compares `stages` of one run, `tiers` of one teacher, `systems`, or latencies as `cells`."""
 
     name: str  # what was run; also the file's name
     created: str  # UTC, ISO 8601
@@ -60,6 +86,7 @@ class Result(TypedDict):
     stages: NotRequired[dict[str, StageResult]]
     retention: NotRequired[dict[str, dict[str, float]]]  # stage -> task -> share of the teacher's metric kept
     headlines: NotRequired[dict[str, str]]  # task -> the metric that stands for it in tables
+    tiers: NotRequired[dict[str, TierResult]]
     systems: NotRequired[dict[str, dict[str, Measured]]]  # system -> "task metric" -> value with interval
     cells: NotRequired[list[dict[str, Any]]]  # bench.py: one measured cell each
     bundles: NotRequired[list[dict[str, Any]]]  # bench.py: name, hash, size, quality of each measured bundle
@@ -68,7 +95,7 @@ class Result(TypedDict):
 
 
 def new_result(name: str, *, command: Sequence[str], seeds: Sequence[int], dataset: DatasetInfo) -> Result:
-    """Return a result with its time, commit and machine filled in, ready for `stages`, `systems` or `cells`."""
+    """Return a result with its time, commit and machine filled in, ready for what was measured."""
     return Result(
         name=name,
         created=utc_now(),
@@ -130,9 +157,11 @@ def check_result(result: Mapping[str, Any], *, origin: str = "result") -> None:
         if stage not in STAGES:
             raise InputError(f"{origin}: stages: unknown stage {stage!r}; the stages are {', '.join(STAGES)}")
         _check_fields(measured, StageResult.__required_keys__, f"{origin}: stages: {stage}")
-    if not {"stages", "systems", "cells"} & result.keys():
-        raise InputError(f"{origin}: nothing was measured: one of stages, systems or cells is needed")
-    for section in ("stages", "retention", "systems", "cells"):
+    for tier, measured in result.get("tiers", {}).items():
+        _check_fields(measured, TierResult.__required_keys__, f"{origin}: tiers: {tier}")
+    if not {"stages", "tiers", "systems", "cells"} & result.keys():
+        raise InputError(f"{origin}: nothing was measured: one of stages, tiers, systems or cells is needed")
+    for section in ("stages", "retention", "tiers", "systems", "cells"):
         _check_numbers(result.get(section, {}), f"{origin}: {section}")
 
 

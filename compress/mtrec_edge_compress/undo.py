@@ -1,0 +1,63 @@
+"""Does pruning pay? If not, it is undone: the student is shipped as distillation left it, and the ledger says why.
+
+Decides from rows of the ledger and latencies; what is exported follows it (job.py).
+"""
+
+from collections.abc import Mapping, Sequence
+
+from mtrec_edge_compress.data.schema import TaskSpec
+from mtrec_edge_compress.ledger import Row, Stage
+from mtrec_edge_compress.recipe import Budget
+from mtrec_edge_compress.unseen import Kept, kept_of
+
+NOISE = 0.03  # a difference of size or latency below this share is none
+
+
+def why_undo(
+    rows: Mapping[Stage, Row], tasks: Sequence[TaskSpec], budget: Budget, latency_ms: Mapping[str, float]
+) -> str:
+    """Return why pruning is undone; "" when it pays.
+
+    It is when the pruned student is neither smaller nor faster than before, and when it misses the budget's `max_drop`
+    or `retention_worst` by more than the unpruned one, which is within the budget's size and time.
+
+    Args:
+        rows: of the stages teacher, student and pruned.
+        tasks: the dataset's.
+        budget: the limits.
+        latency_ms: of the stages student and pruned, p50 of one text through their FP32 graphs.
+    """
+    student, pruned = rows["student"], rows["pruned"]
+    before, after = latency_ms["student"], latency_ms["pruned"]
+    if pruned.size_bytes >= student.size_bytes * (1 - NOISE) and after >= before * (1 - NOISE):
+        return (
+            f"neither smaller ({student.size_bytes:,} to {pruned.size_bytes:,} bytes) nor faster ({before:.3f} to "
+            f"{after:.3f} ms)"
+        )
+    missed = {row.stage: shortfall(budget, kept_of(rows["teacher"], row, tasks)) for row in (student, pruned)}
+    if missed["pruned"] > missed["student"] and surely_fits(budget, student, latency_ms=before):
+        return (
+            f"it misses the budget's quality by {missed['pruned']:.2%} (before {missed['student']:.2%}), and the "
+            "student is small and fast enough without it"
+        )
+    return ""
+
+
+def shortfall(budget: Budget, kept: Kept) -> float:
+    """Return by how much the worst missed limit on a task is missed, as a share of the teacher's metric; 0: none is."""
+    missed = [0.0]
+    for shares in (kept.seen.tasks, kept.unseen.tasks):
+        missed += [(1 - limit) - shares[name] for name, limit in budget.max_drop.items() if name in shares]
+        missed += [budget.retention_worst - share for share in shares.values()]
+    return max(missed)
+
+
+def surely_fits(budget: Budget, student: Row, *, latency_ms: float) -> bool:
+    """Return whether a student not yet in INT8 will be within size and time for sure, as far as can be known so early.
+
+    INT8 has about a byte a parameter, and is faster than FP32, whose time is `latency_ms`. How it stands beside
+    BERT-base is not known yet.
+    """
+    small = not budget.max_mb or student.parameters <= budget.max_mb * 1e6
+    fast = not budget.max_ms or latency_ms <= budget.max_ms
+    return small and fast and not budget.min_speedup

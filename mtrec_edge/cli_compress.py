@@ -1,0 +1,148 @@
+"""The command `compress`: one student or several tiers, under budgets. It imports the toolkit in its body."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from mtrec_edge.cli_text import json_option, print_json, print_table, quiet_option
+from mtrec_edge.cli_toolkit import (
+    device_option,
+    encoder_option,
+    exit_unless_certified,
+    overrides_option,
+    prepared_option,
+    recipe_argument,
+)
+
+
+@click.command()
+@recipe_argument
+@prepared_option
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the bundle to.")
+@encoder_option
+@click.option("--teacher", type=click.Path(path_type=Path), help="Trained teacher checkpoint: skips training one.")
+@device_option
+@overrides_option
+@click.option("--max-mb", type=click.FloatRange(min=0, min_open=True), help="Budget: MB of all but the catalogue.")
+@click.option(
+    "--max-ms",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Budget: ms for a text of 32 tokens, one thread.",
+)
+@click.option(
+    "--max-drop",
+    "drops",
+    multiple=True,
+    metavar="TASK=SHARE",
+    help="Budget: greatest loss of a task against the teacher, e.g. movies.like=1.5%; may repeat.",
+)
+@click.option(
+    "--tiers", metavar="A,B", default="", help="Make a bundle OUT/A of each of these tiers of the recipe, one teacher."
+)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    help="Folder of the stages' checkpoints, read after a kill; default: beside the bundle.",
+)
+@json_option
+@quiet_option
+def compress(
+    recipe: Path,
+    data: Path,
+    out: Path,
+    encoder: str | None,
+    teacher: Path | None,
+    device: Literal["auto", "cpu", "cuda"],
+    overrides: tuple[str, ...],
+    max_mb: float | None,
+    max_ms: float | None,
+    drops: tuple[str, ...],
+    tiers: str,
+    work: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train a teacher on DATA, distill, prune, quantize and bundle it.
+
+    RECIPE is a TOML file, see recipes/. Run again after a kill, it goes on at the last finished stage. Prints the
+    ledger of the stages, or a line a tier; exits with 1 when a bundle does not keep the recipe's limits.
+
+    \b
+    Example:
+      mtrec-edge compress recipes/own-data.toml --data work/own-data --out work/own-bundle
+    """
+    overrides += budget_overrides(max_mb, max_ms, drops)
+    names = list(dict.fromkeys(name.strip() for name in tiers.split(",") if name.strip()))
+
+    from accelerate import PartialState
+
+    from mtrec_edge_compress.pipeline import run
+    from mtrec_edge_compress.tiers import run_tiers
+
+    if names:
+        found = run_tiers(
+            recipe,
+            names,
+            data=data,
+            out=out,
+            encoder=encoder,
+            teacher=teacher,
+            device=device,
+            overrides=overrides,
+            work=work,
+            progress=not quiet,
+        )
+        if not PartialState().is_main_process:
+            return
+        if as_json:
+            print_json(found.result)
+        else:
+            print_table(*found.table())
+        exit_unless_certified(found.certified, found.reasons)
+        return
+    result = run(
+        recipe,
+        data=data,
+        out=out,
+        encoder=encoder,
+        teacher=teacher,
+        device=device,
+        overrides=overrides,
+        work=work,
+        progress=not quiet,
+    )
+    if not PartialState().is_main_process:  # of several, one speaks
+        return
+    if as_json:
+        print_json(result.ledger)
+    else:
+        click.echo(result.ledger_text)
+    exit_unless_certified(result.certified, result.reasons)
+
+
+def budget_overrides(max_mb: float | None, max_ms: float | None, drops: Sequence[str]) -> tuple[str, ...]:
+    """Return the budget's options as overrides of the recipe; a share may be a percentage.
+
+    >>> budget_overrides(3.2, None, ["movies.like=1.5%"])
+    ('budget.max_mb=3.2', 'budget.max_drop.movies.like=0.015')
+    """
+    limits = {"max_mb": max_mb, "max_ms": max_ms}
+    limits |= {f"max_drop.{task}": share for task, share in map(_share, drops)}
+    return tuple(f"budget.{name}={float(limit)!r}" for name, limit in limits.items() if limit is not None)
+
+
+def _share(text: str) -> tuple[str, float]:
+    task, _, number = text.partition("=")
+    try:
+        share = float(number.removesuffix("%"))
+    except ValueError:
+        share = float("nan")
+    share = round(share / 100, 12) if number.endswith("%") else share
+    if not task or not 0 <= share < 1:
+        raise click.UsageError(
+            f"--max-drop {text!r}: write it as TASK=SHARE, a share from 0 to below 1, e.g. movies.like=1.5% or "
+            "movies.like=0.015"
+        )
+    return task, share
