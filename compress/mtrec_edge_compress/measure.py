@@ -52,7 +52,7 @@ def _row(job: Job, stage: Stage, encoded: Encoded, rank: RankFunction, parameter
     """
     found = job.judge(encoded, rank)
     known: TaskMetrics = {}
-    if stage != "teacher":
+    if stage not in ("teacher", "untaught"):  # the latter's vectors lie in a space of its own
         catalogue = load_encoded(job.folder("teacher") / "encoded.npz").vectors
         cold = np.flatnonzero(job.arrays.cold)
         catalogue[cold] = encoded.vectors[cold]

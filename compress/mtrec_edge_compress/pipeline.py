@@ -34,6 +34,7 @@ from mtrec_edge_compress.stages import (
     collaborate,
     distill_student,
     export_graphs,
+    learn_untaught,
     ledger_so_far,
     prune_student,
     quantize_graphs,
@@ -58,13 +59,14 @@ STAGES: tuple[StageOf, ...] = (
     ("augment", augment_texts, ("augment",)),
     ("distill", distill_student, ("student", "distill")),
     ("prune", prune_student, ("prune",)),
+    ("untaught", learn_untaught, ("untaught",)),
     ("export", export_graphs, ()),
     ("quantize", quantize_graphs, ("quantize",)),
     ("calibrate", calibrate, ("bundle",)),
     ("verify", verify_graphs, ("verify",)),
     ("bundle", bundle_up, ("name", "budget")),
 )
-IN_EVERY_PROCESS = ("teacher", "distill", "prune")  # these train; the others need one process
+IN_EVERY_PROCESS = ("teacher", "distill", "prune", "untaught")  # these train; the others need one process
 
 
 PATIENCE = timedelta(hours=2)  # of the processes that wait while the main one measures

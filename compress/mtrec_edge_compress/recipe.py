@@ -197,6 +197,14 @@ class Prune:
 
 
 @dataclass(frozen=True)
+class Untaught:
+    """`untaught`: the same student without a teacher, for comparison."""
+
+    compare: bool = False  # whether to train it
+    training: Training = field(default_factory=Training)
+
+
+@dataclass(frozen=True)
 class Quantize:
     """`quantize`."""
 
@@ -301,7 +309,7 @@ class Recipe:
     student: Student = field(default_factory=Student)
     distill: Distill = field(default_factory=Distill)
     prune: Prune = field(default_factory=Prune)
-    untaught: Training = field(default_factory=Training)  # of the student without a teacher, for comparison
+    untaught: Untaught = field(default_factory=Untaught)
     quantize: Quantize = field(default_factory=Quantize)
     verify: Verify = field(default_factory=Verify)
     evaluation: Evaluation = field(default_factory=Evaluation)

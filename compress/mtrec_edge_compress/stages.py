@@ -40,6 +40,7 @@ from mtrec_edge_compress.teacher import teacher_batches, train_teacher
 from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import open_tokenizer, vocabulary_of
 from mtrec_edge_compress.unlabelled import read_unlabelled
+from mtrec_edge_compress.untaught import train_untaught
 from mtrec_edge_compress.verify import INT8_STAGES, Verdict, verify
 from mtrec_edge_compress.vocabulary import trim_vocabulary
 
@@ -258,6 +259,11 @@ def calibrate(job: Job, folder: Path) -> Made:
     found = fit_temperatures(scorer, job.arrays, users_per_domain=users, seed=job.recipe.seed)
     (folder / "temperatures.json").write_text(json.dumps(found))
     return [], {f"temperature of {task}": f"{value:.3f}" for task, value in found.items()}
+
+
+def learn_untaught(job: Job, folder: Path) -> Made:
+    """Train the student's shape without the teacher, where the recipe asks for the comparison."""
+    return (train_untaught(job, folder), {}) if job.recipe.untaught.compare else ([], {})
 
 
 def read_verdict(job: Job) -> Verdict:

@@ -8,25 +8,26 @@ import json
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.encoding import encode_all
-from mtrec_edge_compress.evaluate import Evaluation
 from mtrec_edge_compress.job import Job
 from mtrec_edge_compress.learner import ALIGNMENT, Learner, centre_outputs
+from mtrec_edge_compress.ledger import Row
+from mtrec_edge_compress.measure import torch_row
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.prune import remove_again
-from mtrec_edge_compress.scorer import torch_ranker
 from mtrec_edge_compress.start import new_student
 from mtrec_edge_compress.teacher import new_teacher, task_weights
 from mtrec_edge_compress.training import fit
 from mtrec_edge_compress.weighting import TaskWeighting
 
 
-def train_untaught(job: Job, folder: Path) -> Evaluation:
-    """Train the pruned student's shape without the teacher and judge it on the TEST fold, item vectors its own."""
-    recipe, settings = job.recipe, job.recipe.untaught
+def train_untaught(job: Job, folder: Path) -> list[Row]:
+    """Train the pruned student's shape without the teacher; return its row of the ledger, on the main process."""
+    recipe, settings = job.recipe, job.recipe.untaught.training
     model = untrained(job)
     weights = {**task_weights(recipe, job.arrays), ALIGNMENT: recipe.teacher.alignment}
     learner = Learner(model, TaskWeighting(weights, "static"), job.arrays, job.student_tokens)
@@ -50,8 +51,10 @@ def train_untaught(job: Job, folder: Path) -> Evaluation:
         label="untaught",
         progress=job.progress,
     )
+    if not PartialState().is_main_process:
+        return []
     encoded = encode_all(model.cpu(), job.student_tokens, device=torch.device("cpu"), progress=job.progress)
-    return job.judge(encoded, torch_ranker(model))
+    return [torch_row(job, "untaught", model, encoded, folder)]
 
 
 def untrained(job: Job) -> MultiTaskModel:

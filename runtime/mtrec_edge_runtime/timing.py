@@ -26,6 +26,7 @@ class Sampling:
     seconds: float = 10.0
     warmup_runs: int = 10
     warmup_seconds: float = 0.5
+    own_caches: bool = False  # an untimed call before each timed one: caches hold the subject's weights, not another's
 
 
 def sample_ms(calls: Mapping[str, Callable[[], object]], sampling: Sampling) -> dict[str, Samples]:
@@ -33,8 +34,8 @@ def sample_ms(calls: Mapping[str, Callable[[], object]], sampling: Sampling) -> 
 
     Sample i of every call was taken in the same round, so two calls may be compared pair by pair.
     """
-    _rounds(calls, sampling.warmup_runs, sampling.warmup_seconds)
-    rounds = _rounds(calls, sampling.samples, sampling.seconds)
+    _rounds(calls, sampling.warmup_runs, sampling.warmup_seconds, own_caches=sampling.own_caches)
+    rounds = _rounds(calls, sampling.samples, sampling.seconds, own_caches=sampling.own_caches)
     table = np.asarray(rounds, dtype=np.float64) / 1e6  # (rounds, calls)
     return {name: table[:, column] for column, name in enumerate(calls)}
 
@@ -76,13 +77,17 @@ def _resamples(size: int) -> NDArray[np.int64]:
     return np.random.default_rng(0).integers(0, size, (RESAMPLES, size))
 
 
-def _rounds(calls: Mapping[str, Callable[[], object]], least: int, seconds: float) -> list[list[int]]:
+def _rounds(
+    calls: Mapping[str, Callable[[], object]], least: int, seconds: float, *, own_caches: bool
+) -> list[list[int]]:
     clock = time.perf_counter_ns
     rounds: list[list[int]] = []
     end = clock() + int(seconds * 1e9)
     while len(rounds) < least or clock() < end:
         spent = []
         for call in calls.values():
+            if own_caches:
+                call()
             start = clock()
             call()
             spent.append(clock() - start)
