@@ -58,6 +58,7 @@ def quickstart(out: Path, seed: int, as_json: bool, quiet: bool) -> None:
     else:
         click.echo(result.example_text)
         click.echo(result.ledger_text)
+    _tell_report(result.report, quiet)
     _exit_unless_certified(result.certified, result.reasons)
 
 
@@ -176,7 +177,8 @@ def compress(
     """Train a teacher on DATA, distill, prune, quantize and bundle it.
 
     RECIPE is a TOML file, see recipes/. Run again after a kill, it goes on at the last finished stage. Prints the
-    ledger of the stages; exits with 1 when the bundle does not keep the recipe's limits.
+    ledger of the stages and writes report.html and report.md into the work folder; exits with 1 when the bundle does
+    not keep the recipe's limits.
 
     \b
     Example:
@@ -203,6 +205,7 @@ def compress(
         print_json(result.ledger)
     else:
         click.echo(result.ledger_text)
+    _tell_report(result.report, quiet)
     _exit_unless_certified(result.certified, result.reasons)
 
 
@@ -408,6 +411,11 @@ def _domain_file(text: str) -> tuple[str, Path]:
     if not domain or not path:
         raise click.UsageError(f"--domain-out {text!r}: write it as DOMAIN=PATH, e.g. movies=work/quality-movies.json")
     return domain, Path(path)
+
+
+def _tell_report(page: Path, quiet: bool) -> None:
+    if not quiet:
+        click.echo(f"report: {page}, and {page.with_suffix('.md').name} beside it", err=True)
 
 
 def _exit_unless_certified(certified: bool, reasons: tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from mtrec_edge_compress.bundle import refuse_foreign
+from mtrec_edge_compress.compress_report import Outcome, write_compress_report
 from mtrec_edge_compress.data.arrays import Arrays, build_arrays
 from mtrec_edge_compress.data.schema import Dataset
 from mtrec_edge_compress.job import Job
@@ -71,6 +72,7 @@ class Result:
     ledger_path: Path
     certified: bool
     reasons: tuple[str, ...]
+    report: Path  # the page; `report.md` beside it says the same
     example_text: str = ""
 
 
@@ -145,7 +147,26 @@ def run_stages(
     result = ledger.as_result(arrays, command=["mtrec-edge", *sys.argv[1:]], seed=recipe.seed)
     if alone:
         write_result(work / "ledger.json", result)
-    return Result(ledger.table(arrays.tasks), dict(result), work / "ledger.json", verdict.certified, verdict.reasons)
+        write_compress_report(work, report_of(job, result))
+    return Result(
+        ledger.table(arrays.tasks),
+        dict(result),
+        work / "ledger.json",
+        verdict.certified,
+        verdict.reasons,
+        work / "report.html",
+    )
+
+
+def report_of(job: Job, result: Mapping[str, Any]) -> Outcome:
+    """Return what the report of a finished run is made of."""
+    return Outcome(
+        result,
+        read_verdict(job),
+        job.records["quantize"].facts["bytes"],
+        {name: record.seconds for name, record in job.records.items()},
+        str(job.teacher or job.encoder),
+    )
 
 
 def open_job(
