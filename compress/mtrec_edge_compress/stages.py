@@ -76,7 +76,7 @@ def teach(job: Job, folder: Path) -> Made:
     encoded = encode_all(
         model.to(job.place), job.teacher_tokens, device=job.place, label="soft targets", progress=job.progress
     )
-    save_encoded(encoded, folder / "encoded.npz")
+    save_encoded(encoded, folder / "encoded")
     return [torch_row(job, "teacher", model, encoded, folder)], {}
 
 
@@ -124,7 +124,7 @@ def _student_learner(job: Job, model: MultiTaskModel | None) -> StudentLearner:
     teacher = load_model(job.work / "teacher/model")
     if model is None:
         model = new_student(job.recipe, teacher, json.loads((job.work / "distill/teacher_ids.json").read_text()))
-    soft = soft_targets(teacher, load_encoded(job.work / "teacher/encoded.npz"), job.arrays, job.place)
+    soft = soft_targets(teacher, load_encoded(job.work / "teacher/encoded"), job.arrays, job.place)
     return student_learner(job.recipe, model, job.arrays, job.student_tokens, soft)
 
 
@@ -176,7 +176,7 @@ def quantize_graphs(job: Job, folder: Path) -> Made:
 def verify_graphs(job: Job, folder: Path) -> Made:
     """Compare torch, FP32 and INT8; measure every stage's latency in one window."""
     arrays, settings, limits = job.arrays, job.recipe.model, job.recipe.verify
-    fp32 = load_encoded(job.work / "export/fp32.npz")
+    fp32 = load_encoded(job.work / "export/encoded-fp32")
     pools = [
         make_pool(
             arrays,
@@ -196,7 +196,7 @@ def verify_graphs(job: Job, folder: Path) -> Made:
         pools=pools,
         evaluations={row.stage: row.evaluation(job.recipe.bundle.catalogue) for row in job.rows},
         labels={
-            profile: label_agreement(fp32, load_encoded(job.work / f"quantize/{profile}.npz"), arrays)
+            profile: label_agreement(fp32, load_encoded(job.work / f"quantize/encoded-{profile}"), arrays)
             for profile in INT8_STAGES
         },
         vocabulary=len((job.work / "distill/vocab.txt").read_text(encoding="utf-8").splitlines()),
@@ -212,7 +212,7 @@ def verify_graphs(job: Job, folder: Path) -> Made:
 def calibrate(job: Job, folder: Path) -> Made:
     """Fit the temperatures of the probabilities that ship: profile `fast`, the bundle's item vectors."""
     graphs = Graphs(job.work / "quantize", "fast", threads=torch.get_num_threads())
-    scorer = job.scorer(load_encoded(job.work / "quantize/fast.npz"), graphs.rank, catalogue=_catalogue(job))
+    scorer = job.scorer(load_encoded(job.work / "quantize/encoded-fast"), graphs.rank, catalogue=_catalogue(job))
     users = job.recipe.evaluation.users_per_domain or None
     found = fit_temperatures(scorer, job.arrays, users_per_domain=users, seed=job.recipe.seed)
     (folder / "temperatures.json").write_text(json.dumps(found))
@@ -232,7 +232,7 @@ def ledger_so_far(job: Job) -> Ledger:
 
 def _catalogue(job: Job) -> FloatArray:
     """Return the item vectors (items, D) that ship."""
-    made_by = "teacher/encoded.npz" if job.recipe.bundle.catalogue == "teacher" else "quantize/exact.npz"
+    made_by = "teacher/encoded" if job.recipe.bundle.catalogue == "teacher" else "quantize/encoded-exact"
     return load_encoded(job.work / made_by).vectors[: len(job.arrays.item_ids)]
 
 
