@@ -152,7 +152,13 @@ def prepare(
 @prepared_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the bundle to.")
 @encoder_option
-@click.option("--teacher", type=click.Path(path_type=Path), help="Trained teacher checkpoint: skips training one.")
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Trained teacher checkpoint: skips training one; repeated, the student learns from all of them together.",
+)
 @device_option
 @overrides_option
 @click.option(
@@ -167,7 +173,7 @@ def compress(
     data: Path,
     out: Path,
     encoder: str | None,
-    teacher: Path | None,
+    teachers: tuple[Path, ...],
     device: Literal["auto", "cpu", "cuda"],
     overrides: tuple[str, ...],
     work: Path | None,
@@ -193,7 +199,8 @@ def compress(
         data=data,
         out=out,
         encoder=encoder,
-        teacher=teacher,
+        teacher=teachers[0] if teachers else None,
+        more_teachers=teachers[1:],
         device=device,
         overrides=overrides,
         work=work,

@@ -21,6 +21,7 @@ from mtrec_edge_compress.compact import compact_from_bert
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.encoding import Encoded
+from mtrec_edge_compress.fusion import FusedPairs
 from mtrec_edge_compress.learner import Learner, order_of, rank_pairs
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe, Training
@@ -42,9 +43,16 @@ class SoftTargets:
     classes: dict[str, Tensor]  # multiclass task -> (rows, labels)
     words: dict[str, Tensor]  # token task -> (all words, labels)
     word_start: Tensor  # (rows + 1,) where each row's words begin in `words`
+    fused: FusedPairs | None = None  # several teachers for pairs, in place of the one
 
 
-def soft_targets(teacher: MultiTaskModel, encoded: Encoded, arrays: Arrays, device: torch.device) -> SoftTargets:
+def soft_targets(
+    teacher: MultiTaskModel,
+    encoded: Encoded,
+    arrays: Arrays,
+    device: torch.device,
+    fused: FusedPairs | None = None,
+) -> SoftTargets:
     """Lay out what the teacher computed for every text."""
     rows = len(encoded.vectors)
     splits = [()] * len(arrays.item_ids) + list(arrays.text_tokens)
@@ -63,6 +71,7 @@ def soft_targets(teacher: MultiTaskModel, encoded: Encoded, arrays: Arrays, devi
         {name: torch.from_numpy(logits).to(device) for name, logits in encoded.logits.items()},
         words,
         torch.from_numpy(start).to(device),
+        fused,
     )
 
 
@@ -139,7 +148,11 @@ class StudentLearner(Learner):
         """Return the pairwise losses, part gold and part the teacher's scores of every candidate."""
         gold = super().pair_losses(pairs, scores)
         with torch.no_grad():
-            teacher = rank_pairs(self.soft.teacher, pairs, self.soft.vectors[pairs.rows])
+            teacher = (
+                rank_pairs(self.soft.teacher, pairs, self.soft.vectors[pairs.rows])
+                if self.soft.fused is None
+                else self.soft.fused.scores(pairs)
+            )
         return {
             name: (1 - self.share) * loss + self.share * self._soft_pair_loss(self._task(name), pairs, scores, teacher)
             for name, loss in gold.items()

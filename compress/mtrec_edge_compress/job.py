@@ -38,6 +38,7 @@ class Job:
     out: Path
     device: Device
     progress: bool
+    more_teachers: tuple[Path, ...] = ()  # checkpoints whose word is joined to the first teacher's
     records: dict[str, StageRecord] = field(default_factory=dict)  # of the stages that are done, in order
 
     @cached_property

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ def run(
     out: Path,
     encoder: str | None = None,
     teacher: Path | None = None,
+    more_teachers: Sequence[Path] = (),
     device: Device = "auto",
     overrides: Sequence[str] = (),
     work: Path | None = None,
@@ -96,6 +97,7 @@ def run(
         out: the bundle's folder.
         encoder: hub id or folder of the teacher's encoder, over the recipe's.
         teacher: a trained teacher's checkpoint folder; it is then only measured.
+        more_teachers: checkpoints of further teachers of the same tasks, whose word is fused with the first's.
         device: where to train.
         overrides: `key=value` over the recipe.
         work: where stages keep what they made; by default `out` with `.work` behind it. A killed run resumes there.
@@ -111,6 +113,7 @@ def run(
         out=out,
         encoder=encoder,
         teacher=teacher,
+        more_teachers=more_teachers,
         device=device,
         work=work,
         progress=progress,
@@ -124,12 +127,15 @@ def run_stages(
     out: Path,
     encoder: str | None = None,
     teacher: Path | None = None,
+    more_teachers: Sequence[Path] = (),
     device: Device = "auto",
     work: Path | None = None,
     progress: bool = True,
 ) -> Result:
     """Run every stage that is not already done with the same settings."""
     refuse_foreign(out)
+    if more_teachers and teacher is None:
+        raise StageError("several teachers are fused when all are trained; the next step: give the first as `teacher`")
     if not any(task.source == "events" for task in arrays.tasks):
         raise StageError("the dataset has no regression or binary task, so there is nothing to rank; add one")
     work = work or out.with_name(out.name + ".work")
@@ -138,6 +144,9 @@ def run_stages(
     )
     alone = PartialState().is_main_process
     settings["teacher"] = str(teacher and teacher.resolve())
+    if more_teachers:
+        job = replace(job, more_teachers=tuple(more_teachers))
+        settings["more_teachers"] = [str(path.resolve()) for path in more_teachers]
     if alone and not (out / "manifest.json").is_file():
         (work / "bundle/stage.json").unlink(missing_ok=True)  # the bundle was written elsewhere, or removed
     for name, stage, own in STAGES:
@@ -165,7 +174,7 @@ def report_of(job: Job, result: Mapping[str, Any]) -> Outcome:
         read_verdict(job),
         job.records["quantize"].facts["bytes"],
         {name: record.seconds for name, record in job.records.items()},
-        str(job.teacher or job.encoder),
+        " fused with ".join(map(str, [job.teacher or job.encoder, *job.more_teachers])),
     )
 
 

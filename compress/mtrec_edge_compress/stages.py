@@ -23,6 +23,7 @@ from mtrec_edge_compress.data.arrays import FloatArray
 from mtrec_edge_compress.distill import StudentLearner, distill, new_student, soft_targets, student_learner
 from mtrec_edge_compress.encoding import encode_all, load_encoded, save_encoded
 from mtrec_edge_compress.export import export_onnx
+from mtrec_edge_compress.fused_teachers import fuse_teachers, load_fused
 from mtrec_edge_compress.graphs import Graphs
 from mtrec_edge_compress.job import COLLABORATION, Job
 from mtrec_edge_compress.label_agreement import label_agreement
@@ -77,6 +78,8 @@ def teach(job: Job, folder: Path) -> Made:
         model.to(job.place), job.teacher_tokens, device=job.place, label="soft targets", progress=job.progress
     )
     save_encoded(encoded, folder / "encoded")
+    if job.more_teachers:
+        fuse_teachers(job, model, encoded, folder / "fused")
     return [torch_row(job, "teacher", model, encoded, folder)], {}
 
 
@@ -124,7 +127,10 @@ def _student_learner(job: Job, model: MultiTaskModel | None) -> StudentLearner:
     teacher = load_model(job.work / "teacher/model")
     if model is None:
         model = new_student(job.recipe, teacher, json.loads((job.work / "distill/teacher_ids.json").read_text()))
-    soft = soft_targets(teacher, load_encoded(job.work / "teacher/encoded"), job.arrays, job.place)
+    encoded, pairs = load_encoded(job.work / "teacher/encoded"), None
+    if job.more_teachers:
+        encoded, pairs = load_fused(job.work / "teacher/fused", teacher, encoded, job.place)
+    soft = soft_targets(teacher, encoded, job.arrays, job.place, pairs)
     return student_learner(job.recipe, model, job.arrays, job.student_tokens, soft)
 
 
