@@ -14,6 +14,7 @@ from mtrec_edge.cli_toolkit import (
     overrides_option,
     prepared_option,
     recipe_argument,
+    tell_report,
 )
 
 
@@ -22,7 +23,13 @@ from mtrec_edge.cli_toolkit import (
 @prepared_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the bundle to.")
 @encoder_option
-@click.option("--teacher", type=click.Path(path_type=Path), help="Trained teacher checkpoint: skips training one.")
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Trained teacher checkpoint: skips training one; repeated, the student learns from all of them together.",
+)
 @device_option
 @overrides_option
 @click.option("--max-mb", type=click.FloatRange(min=0, min_open=True), help="Budget: MB of all but the catalogue.")
@@ -53,7 +60,7 @@ def compress(
     data: Path,
     out: Path,
     encoder: str | None,
-    teacher: Path | None,
+    teachers: tuple[Path, ...],
     device: Literal["auto", "cpu", "cuda"],
     overrides: tuple[str, ...],
     max_mb: float | None,
@@ -67,7 +74,8 @@ def compress(
     """Train a teacher on DATA, distill, prune, quantize and bundle it.
 
     RECIPE is a TOML file, see recipes/. Run again after a kill, it goes on at the last finished stage. Prints the
-    ledger of the stages, or a line a tier; exits with 1 when a bundle does not keep the recipe's limits.
+    ledger of the stages, or a line a tier, and writes report.html and report.md into the work folder; exits with 1 when
+    a bundle does not keep the recipe's limits.
 
     \b
     Example:
@@ -88,7 +96,8 @@ def compress(
             data=data,
             out=out,
             encoder=encoder,
-            teacher=teacher,
+            teacher=teachers[0] if teachers else None,
+            more_teachers=teachers[1:],
             device=device,
             overrides=overrides,
             work=work,
@@ -100,6 +109,7 @@ def compress(
             print_json(found.result)
         else:
             print_table(*found.table())
+        tell_report(found.report, quiet)
         exit_unless_certified(found.certified, found.reasons)
         return
     result = run(
@@ -107,7 +117,8 @@ def compress(
         data=data,
         out=out,
         encoder=encoder,
-        teacher=teacher,
+        teacher=teachers[0] if teachers else None,
+        more_teachers=teachers[1:],
         device=device,
         overrides=overrides,
         work=work,
@@ -119,6 +130,7 @@ def compress(
         print_json(result.ledger)
     else:
         click.echo(result.ledger_text)
+    tell_report(result.report, quiet)
     exit_unless_certified(result.certified, result.reasons)
 
 

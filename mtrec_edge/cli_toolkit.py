@@ -58,6 +58,7 @@ def quickstart(out: Path, seed: int, as_json: bool, quiet: bool) -> None:
     else:
         click.echo(result.example_text)
         click.echo(result.ledger_text)
+    tell_report(result.report, quiet)
     exit_unless_certified(result.certified, result.reasons)
 
 
@@ -348,6 +349,12 @@ def _domain_file(text: str) -> tuple[str, Path]:
     if not domain or not path:
         raise click.UsageError(f"--domain-out {text!r}: write it as DOMAIN=PATH, e.g. movies=work/quality-movies.json")
     return domain, Path(path)
+
+
+def tell_report(page: Path, quiet: bool) -> None:
+    """Say on stderr where the report lies."""
+    if not quiet:
+        click.echo(f"report: {page}, and {page.with_suffix('.md').name} beside it", err=True)
 
 
 def exit_unless_certified(certified: bool, reasons: tuple[str, ...]) -> None:

@@ -17,6 +17,7 @@ from tiny_models import dataset
 from transformers import BertConfig
 
 from mtrec_edge_compress.bundle import device_bytes
+from mtrec_edge_compress.encoding import load_encoded
 from mtrec_edge_compress.pipeline import STAGES, Result, run
 from mtrec_edge_compress.reference import make_bert
 from mtrec_edge_compress.tiers import Tiers, run_tiers
@@ -85,7 +86,7 @@ class Place:
     def work(self) -> Path:
         return self.folder / "work"
 
-    def run(self, *overrides: str, teacher: Path | None = None) -> Result:
+    def run(self, *overrides: str, teacher: Path | None = None, more_teachers: Sequence[Path] = ()) -> Result:
         """Run the tiny recipe here."""
         return run(
             self.folder / "tiny.toml",
@@ -95,6 +96,7 @@ class Place:
             overrides=overrides,
             work=self.work,
             teacher=teacher,
+            more_teachers=more_teachers,
             progress=False,
         )
 
@@ -172,6 +174,8 @@ def test_the_run_leaves_a_bundle_a_ledger_and_a_table(
     for stage in stored["stages"].values():
         assert stage["parameters"] > 0 and stage["size_bytes"] > 0 and stage["latency_ms"]["16"]["p50"] > 0
     assert len(result.ledger_text.splitlines()) == 1 + 6 + 5  # a head, a line a stage, the teacher's catalogue
+    page = result.report.read_text(encoding="utf-8")
+    assert "Certified." in page and page.count("<svg") == 6 and result.report.with_suffix(".md").is_file()
     assert stored["stages"]["pruned"]["parameters"] < stored["stages"]["student"]["parameters"]
 
 
@@ -286,6 +290,23 @@ def test_a_trained_teacher_can_be_given(place: Place) -> None:
     found = given.ledger["stages"]["teacher"]["tasks"]
     assert found.keys() == expected.keys()
     assert all(found[task] == pytest.approx(metrics, rel=1e-5) for task, metrics in expected.items())
+
+
+def test_several_teachers_are_fused_and_the_first_gives_the_vectors(place: Place) -> None:
+    first = place.work / "teacher/model"
+    second = Path(shutil.copytree(first, place.folder / "second"))
+    other = Place(place.folder / "other")
+    other.folder.mkdir()
+    for name in ("data", "tiny.toml"):
+        (other.folder / name).symlink_to(place.folder / name)
+    result = other.run("prune.units=0.0", "prune.heads=0.0", teacher=first, more_teachers=(second,))
+    soft, own = (load_encoded(other.work / "teacher" / name) for name in ("fused/soft", "encoded"))
+    assert np.array_equal(soft.vectors, own.vectors)
+    for task, logits in own.logits.items():  # too few labels for a temperature: the mean of equals
+        assert np.allclose(soft.logits[task], logits, atol=1e-6)
+    assert "fused with" in result.report.read_text(encoding="utf-8")
+    with pytest.raises(StageError, match="the next step: give the first as `teacher`"):
+        other.run(more_teachers=(second,))
 
 
 def test_a_weight_of_a_task_that_is_not_there_is_told(place: Place) -> None:

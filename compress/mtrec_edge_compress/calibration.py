@@ -4,6 +4,8 @@ Probability = sigmoid(logit / temperature). Guo et al. 2017, "On calibration of 
 order. A task whose events are all positive has no frequency to be held to, and keeps temperature 1.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.optimize import minimize_scalar
 
@@ -35,10 +37,12 @@ def fit_temperatures(
 def best_temperature(logits: Scores, labels: Scores) -> float:
     """Return the temperature in [0.1, 10] with the least log loss; `logits` and `labels` (events,)."""
 
-    def loss(logarithm: float) -> float:
-        return metrics.log_loss(logits / np.exp(logarithm), labels)
+    return best_of(lambda temperature: metrics.log_loss(logits / temperature, labels))
 
-    return float(np.exp(minimize_scalar(loss, bounds=np.log(RANGE), method="bounded").x))
+
+def best_of(loss: Callable[[float], float]) -> float:
+    """Return the temperature in [0.1, 10] with the least loss."""
+    return float(np.exp(minimize_scalar(lambda log: loss(np.exp(log)), bounds=np.log(RANGE), method="bounded").x))
 
 
 def _labelled(

@@ -22,6 +22,7 @@ from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.encoding import Encoded, encode_pooled
 from mtrec_edge_compress.extra_texts import ExtraText
+from mtrec_edge_compress.fusion import FusedPairs
 from mtrec_edge_compress.learner import Learner, order_of, rank_pairs
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe, Training
@@ -49,6 +50,7 @@ class SoftTargets:
     words: dict[str, Tensor]  # token task -> (all words, labels)
     word_start: Tensor  # (rows + 1,) where each row's words begin in `words`
     asked: dict[str, Tensor]  # text task -> (rows,) whether a text of its source and domain stands there
+    fused: FusedPairs | None = None  # several teachers for pairs, in place of the one
 
 
 def soft_targets(
@@ -59,6 +61,7 @@ def soft_targets(
     device: torch.device,
     *,
     extra: Sequence[ExtraText] = (),
+    fused: FusedPairs | None = None,
 ) -> SoftTargets:
     """Lay out what the teacher computed for every text of the corpus, then for every extra one."""
     rows = len(encoded.vectors)
@@ -80,6 +83,7 @@ def soft_targets(
         words,
         torch.from_numpy(start).to(device),
         {task.name: torch.from_numpy(_asked(task, arrays, extra)).to(device) for task in teacher.text_tasks},
+        fused,
     )
 
 
@@ -181,7 +185,11 @@ class StudentLearner(Learner):
         """Return the pairwise losses, part gold and part the teacher's scores of every candidate."""
         gold = super().pair_losses(pairs, scores)
         with torch.no_grad():
-            teacher = rank_pairs(self.soft.teacher, pairs, self.soft.vectors[pairs.rows])
+            teacher = (
+                rank_pairs(self.soft.teacher, pairs, self.soft.vectors[pairs.rows])
+                if self.soft.fused is None
+                else self.soft.fused.scores(pairs)
+            )
         return {
             name: (1 - self.share) * loss + self.share * self._soft_pair_loss(self._task(name), pairs, scores, teacher)
             for name, loss in gold.items()

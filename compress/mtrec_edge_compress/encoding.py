@@ -1,5 +1,7 @@
 """Encode every text of a dataset once, without gradients: the vector cache, evaluation and the catalogue use it."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +15,11 @@ from tqdm import tqdm
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.tokens import Tokens
+from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.tasks import Kind
 
 RUN_TOKENS = 4096  # tokens encoded at once
+INDEX = "index.json"  # of a folder of encoder outputs
 
 
 @dataclass(frozen=True)
@@ -146,29 +150,47 @@ def pick_words(tokens: Tokens, rows: IntArray, outputs: npt.NDArray[np.float32])
     return found
 
 
-def save_encoded(encoded: Encoded, path: Path) -> None:
-    """Write what was encoded to one .npz, atomically, without pickle."""
-    arrays: dict[str, Any] = {"vectors": encoded.vectors}
-    arrays |= {f"class:{name}": values for name, values in encoded.logits.items()}
-    for name, found in encoded.word_logits.items():
+def save_encoded(encoded: Encoded, folder: Path) -> None:
+    """Write what was encoded as a folder of .npy files and `index.json`, whole or not at all, without pickle."""
+    part = folder.with_name("part-" + folder.name)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    np.save(part / "vectors.npy", encoded.vectors)
+    for number, values in enumerate(encoded.logits.values()):
+        np.save(part / f"class-{number}.npy", values)
+    for number, found in enumerate(encoded.word_logits.values()):
         rows = sorted(found)
-        arrays[f"words:{name}:rows"] = np.array(rows, np.int64)
-        arrays[f"words:{name}:counts"] = np.array([len(found[row]) for row in rows], np.int64)
-        arrays[f"words:{name}:values"] = np.concatenate([found[row] for row in rows]) if rows else np.zeros((0, 1))
-    part = path.with_name("part-" + path.name)
-    np.savez(part, **arrays)
-    part.replace(path)
+        np.save(part / f"words-{number}-rows.npy", np.array(rows, np.int64))
+        np.save(part / f"words-{number}-counts.npy", np.array([len(found[row]) for row in rows], np.int64))
+        values = np.concatenate([found[row] for row in rows]) if rows else np.zeros((0, 1), np.float32)
+        np.save(part / f"words-{number}-values.npy", values)
+    index = {"classes": list(encoded.logits), "words": list(encoded.word_logits)}  # a task's name may be no file name
+    (part / INDEX).write_text(json.dumps(index))
+    shutil.rmtree(folder, ignore_errors=True)
+    part.replace(folder)
 
 
-def load_encoded(path: Path) -> Encoded:
-    """Read what `save_encoded` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
-        classes = {key.removeprefix("class:"): stored[key] for key in stored.files if key.startswith("class:")}
-        words: dict[str, dict[int, FloatArray]] = {}
-        for key in stored.files:
-            if key.startswith("words:") and key.endswith(":rows"):
-                name = key.split(":")[1]
-                cuts = np.cumsum(stored[f"words:{name}:counts"])[:-1]
-                parts = np.split(stored[f"words:{name}:values"], cuts)
-                words[name] = dict(zip(stored[key].tolist(), parts, strict=False))  # no rows still make one part
-        return Encoded(stored["vectors"], classes, words)
+def load_encoded(folder: Path) -> Encoded:
+    """Map what `save_encoded` wrote: it is read from disk when it is used, and a write stays in memory, page by page.
+
+    Raises:
+        StageError: there is no such folder.
+    """
+    if not (folder / INDEX).is_file():
+        raise StageError(
+            f"{folder} holds no outputs of an encoder; the next step: delete {folder.parent / 'stage.json'} and run "
+            "again, which encodes the texts anew and trains nothing twice"
+        )
+    index = json.loads((folder / INDEX).read_text())
+    classes = {name: _mapped(folder / f"class-{number}.npy") for number, name in enumerate(index["classes"])}
+    words: dict[str, dict[int, FloatArray]] = {}
+    for number, name in enumerate(index["words"]):
+        rows, counts, values = (_mapped(folder / f"words-{number}-{part}.npy") for part in ("rows", "counts", "values"))
+        parts = np.split(values, np.cumsum(counts)[:-1])
+        words[name] = dict(zip(rows.tolist(), parts, strict=False))  # no rows still make one part
+    return Encoded(_mapped(folder / "vectors.npy"), classes, words)
+
+
+def _mapped(path: Path) -> Any:
+    """Return a .npy file as an array over its pages; copied on write, so that torch may take it as it is."""
+    return np.asarray(np.load(path, mmap_mode="c", allow_pickle=False))

@@ -31,7 +31,7 @@ def torch_row(job: Job, stage: Stage, model: MultiTaskModel, encoded: Encoded, f
 
 
 def graph_row(job: Job, stage: Stage, folder: Path, variant: Variant) -> Row:
-    """Measure exported graphs through ONNX Runtime; what they encode is kept as `folder/VARIANT.npz`."""
+    """Measure exported graphs through ONNX Runtime; what they encode is kept as `folder/encoded-VARIANT`."""
     graphs = Graphs(folder, variant, threads=torch.get_num_threads())
     tokens = job.student_tokens
     raw = graphs.encode(tokens.ids)
@@ -40,7 +40,7 @@ def graph_row(job: Job, stage: Stage, folder: Path, variant: Variant) -> Row:
         for row, logits in enumerate(rows):
             words[name].update(pick_words(tokens, np.array([row]), logits[None]))
     encoded = Encoded(raw.vectors, raw.logits, words)
-    save_encoded(encoded, folder / f"{variant}.npz")
+    save_encoded(encoded, folder / f"encoded-{variant}")
     parameters = count_parameters(load_model(job.student))
     return _row(job, stage, encoded, graphs.rank, parameters, graph_bytes(folder, variant))
 
@@ -53,7 +53,7 @@ def _row(job: Job, stage: Stage, encoded: Encoded, rank: RankFunction, parameter
     found = job.judge(encoded, rank)
     known: TaskMetrics = {}
     if stage not in ("teacher", "untaught"):  # the latter's vectors lie in a space of its own
-        catalogue = load_encoded(job.folder("teacher") / "encoded.npz").vectors
+        catalogue = load_encoded(job.folder("teacher") / "encoded").vectors
         cold = np.flatnonzero(job.arrays.cold)
         catalogue[cold] = encoded.vectors[cold]
         known = job.judge(encoded, rank, catalogue=catalogue).tasks

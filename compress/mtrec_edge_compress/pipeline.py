@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from mtrec_edge_compress.budget import check_budget
 from mtrec_edge_compress.bundle import refuse_foreign
+from mtrec_edge_compress.compress_report import Outcome, write_compress_report
 from mtrec_edge_compress.data.arrays import Arrays, build_arrays
 from mtrec_edge_compress.data.schema import Dataset
 from mtrec_edge_compress.job import Job
@@ -38,6 +39,7 @@ from mtrec_edge_compress.stages import (
     ledger_so_far,
     prune_student,
     quantize_graphs,
+    read_verdict,
     teach,
     time_pruning,
     verify_graphs,
@@ -45,7 +47,7 @@ from mtrec_edge_compress.stages import (
 from mtrec_edge_compress.teacher import small_random_bert
 from mtrec_edge_compress.training import Device, open_device
 from mtrec_edge_runtime.errors import StageError
-from mtrec_edge_runtime.manifest import read_manifest
+from mtrec_edge_runtime.manifest import Manifest, read_manifest
 from mtrec_edge_runtime.results import write_result
 
 Run = Callable[[Job, Path], Made]  # job, own folder -> rows of the ledger, facts
@@ -81,6 +83,7 @@ class Result:
     ledger_path: Path
     certified: bool
     reasons: tuple[str, ...]
+    report: Path  # the page; `report.md` beside it says the same
     example_text: str = ""
 
 
@@ -91,6 +94,7 @@ def run(
     out: Path,
     encoder: str | None = None,
     teacher: Path | None = None,
+    more_teachers: Sequence[Path] = (),
     device: Device = "auto",
     overrides: Sequence[str] = (),
     work: Path | None = None,
@@ -104,6 +108,7 @@ def run(
         out: the bundle's folder.
         encoder: hub id or folder of the teacher's encoder, over the recipe's.
         teacher: a trained teacher's checkpoint folder; it is then only measured.
+        more_teachers: checkpoints of further teachers of the same tasks, whose word is fused with the first's.
         device: where to train.
         overrides: `key=value` over the recipe.
         work: where stages keep what they made; by default `out` with `.work` behind it. A killed run resumes there.
@@ -119,6 +124,7 @@ def run(
         out=out,
         encoder=encoder,
         teacher=teacher,
+        more_teachers=more_teachers,
         device=device,
         work=work,
         progress=progress,
@@ -132,6 +138,7 @@ def run_stages(
     out: Path,
     encoder: str | None = None,
     teacher: Path | None = None,
+    more_teachers: Sequence[Path] = (),
     device: Device = "auto",
     work: Path | None = None,
     progress: bool = True,
@@ -140,9 +147,16 @@ def run_stages(
     check_run(recipe, arrays, out)
     work = work or out.with_name(out.name + ".work")
     job, settings = open_job(
-        recipe, arrays, encoder=encoder, teacher=teacher, work=work, out=out, device=device, progress=progress
+        recipe,
+        arrays,
+        encoder=encoder,
+        teacher=teacher,
+        more_teachers=more_teachers,
+        work=work,
+        out=out,
+        device=device,
+        progress=progress,
     )
-    settings["teacher"] = str(teacher and teacher.resolve())
     run_through(job, settings, STAGES)
     return finish(job)
 
@@ -182,7 +196,20 @@ def finish(job: Job) -> Result:
     path = job.work / "ledger.json"
     if PartialState().is_main_process:
         write_result(path, result)
-    return Result(ledger.table(job.arrays.tasks), dict(result), path, bundle.certified, bundle.reasons)
+        write_compress_report(job.work, _outcome(job, result, bundle))
+    report = job.work / "report.html"
+    return Result(ledger.table(job.arrays.tasks), dict(result), path, bundle.certified, bundle.reasons, report)
+
+
+def _outcome(job: Job, result: Mapping[str, Any], bundle: Manifest) -> Outcome:
+    """Return what the report of a finished run is made of; the bundle's verdict is the one with its budget."""
+    return Outcome(
+        result,
+        replace(read_verdict(job), certified=bundle.certified, reasons=bundle.reasons),
+        job.records["quantize"].facts["bytes"],
+        {name: record.seconds for name, record in job.records.items()},
+        " fused with ".join(map(str, [job.teacher or job.encoder, *job.more_teachers])),
+    )
 
 
 def open_job(
@@ -191,22 +218,39 @@ def open_job(
     *,
     encoder: str | None,
     teacher: Path | None,
+    more_teachers: Sequence[Path] = (),
     work: Path,
     out: Path,
     device: Device,
     progress: bool,
 ) -> tuple[Job, Settings]:
     """Join the other processes, find the encoder or make a small one; return the job and what its stages depend on."""
+    if more_teachers and teacher is None:
+        raise StageError("several teachers are fused when all are trained; the next step: give the first as `teacher`")
     alone = PartialState(cpu=open_device(device).type == "cpu", timeout=PATIENCE).is_main_process
     named = encoder or recipe.teacher.encoder
     if not named and alone:
         small_random_bert(recipe, arrays, work / "encoder")
     PartialState().wait_for_everyone()
-    job = Job(recipe, arrays, named or str(work / "encoder"), teacher, work, out, device, progress)
-    return job, {
+    job = Job(
+        recipe,
+        arrays,
+        named or str(work / "encoder"),
+        teacher,
+        work,
+        out,
+        device,
+        progress,
+        more_teachers=tuple(more_teachers),
+    )
+    settings: Settings = {
         "data": arrays.dataset.content_hash(),
         "encoder": str(Path(named).resolve()) if named and Path(named).is_dir() else named,
+        "teacher": str(teacher and teacher.resolve()),
     }
+    if more_teachers:
+        settings["more_teachers"] = [str(path.resolve()) for path in more_teachers]
+    return job, settings
 
 
 def run_stage(job: Job, name: str, stage: Run, settings: Mapping[str, Any], *, everywhere: bool) -> StageRecord:

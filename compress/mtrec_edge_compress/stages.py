@@ -24,6 +24,7 @@ from mtrec_edge_compress.distill import StudentLearner, compact_backbone, distil
 from mtrec_edge_compress.encoding import encode_all, joined, load_encoded, save_encoded
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.extra_texts import ExtraText, cross_texts, save_extra, without_corpus
+from mtrec_edge_compress.fused_teachers import fuse_teachers, load_fused
 from mtrec_edge_compress.graphs import Graphs
 from mtrec_edge_compress.job import COLLABORATION, EXTRA_TEXTS, PRUNING_LATENCY, Job
 from mtrec_edge_compress.label_agreement import label_agreement
@@ -81,7 +82,9 @@ def teach(job: Job, folder: Path) -> Made:
     encoded = encode_all(
         model.to(job.place), job.teacher_tokens, device=job.place, label="soft targets", progress=job.progress
     )
-    save_encoded(encoded, folder / "encoded.npz")
+    save_encoded(encoded, folder / "encoded")
+    if job.more_teachers:
+        fuse_teachers(job, model, encoded, folder / "fused")
     return [torch_row(job, "teacher", model, encoded, folder)], {}
 
 
@@ -100,7 +103,7 @@ def augment_texts(job: Job, folder: Path) -> Made:
         label="soft targets of extra texts",
         progress=job.progress,
     )
-    save_encoded(encoded, folder / "encoded.npz")
+    save_encoded(encoded, folder / "encoded")
     return [], {"extra_texts": f"{len(crossed):,} crossed, {len(extra) - len(crossed):,} unlabelled"}
 
 
@@ -150,9 +153,12 @@ def _student_learner(job: Job, model: MultiTaskModel | None) -> StudentLearner:
         token_ids = json.loads((job.folder("distill") / "teacher_ids.json").read_text())
         words = job.student_tokenizer
         model = new_student(job.recipe, teacher, token_ids, ends=(token_ids[words.start], token_ids[words.end]))
-    encoded = joined(*(load_encoded(job.folder(part) / "encoded.npz") for part in ("teacher", "augment")))
+    encoded, pairs = load_encoded(job.folder("teacher") / "encoded"), None
+    if job.more_teachers:  # of the extra texts the first teacher speaks alone
+        encoded, pairs = load_fused(job.folder("teacher") / "fused", teacher, encoded, job.place)
+    encoded = joined(encoded, load_encoded(job.folder("augment") / "encoded"))
     asked = job.teacher_tokens.followed_by(job.tokens_of_extra(open_tokenizer(job.encoder)))
-    soft = soft_targets(teacher, asked, encoded, job.arrays, job.place, extra=job.extra_texts)
+    soft = soft_targets(teacher, asked, encoded, job.arrays, job.place, extra=job.extra_texts, fused=pairs)
     reading = job.student_tokens.followed_by(job.tokens_of_extra(job.student_tokenizer))
     return student_learner(job.recipe, model, job.arrays, reading, soft)
 
@@ -217,7 +223,7 @@ def quantize_graphs(job: Job, folder: Path) -> Made:
 def verify_graphs(job: Job, folder: Path) -> Made:
     """Compare torch, FP32 and INT8; measure every stage's latency in one window."""
     arrays, settings, limits = job.arrays, job.recipe.model, job.recipe.verify
-    fp32 = load_encoded(job.folder("export") / "fp32.npz")
+    fp32 = load_encoded(job.folder("export") / "encoded-fp32")
     pools = [
         make_pool(
             arrays,
@@ -237,7 +243,7 @@ def verify_graphs(job: Job, folder: Path) -> Made:
         pools=pools,
         evaluations={row.stage: row.evaluation(job.recipe.bundle.catalogue) for row in job.rows},
         labels={
-            profile: label_agreement(fp32, load_encoded(job.folder("quantize") / f"{profile}.npz"), arrays)
+            profile: label_agreement(fp32, load_encoded(job.folder("quantize") / f"encoded-{profile}"), arrays)
             for profile in INT8_STAGES
         },
         vocabulary=len((job.folder("distill") / "vocab.txt").read_text(encoding="utf-8").splitlines()),
@@ -254,7 +260,7 @@ def verify_graphs(job: Job, folder: Path) -> Made:
 def calibrate(job: Job, folder: Path) -> Made:
     """Fit the temperatures of the probabilities that ship: profile `fast`, the bundle's item vectors."""
     graphs = Graphs(job.folder("quantize"), "fast", threads=torch.get_num_threads())
-    scorer = job.scorer(load_encoded(job.folder("quantize") / "fast.npz"), graphs.rank, catalogue=_catalogue(job))
+    scorer = job.scorer(load_encoded(job.folder("quantize") / "encoded-fast"), graphs.rank, catalogue=_catalogue(job))
     users = job.recipe.evaluation.users_per_domain or None
     found = fit_temperatures(scorer, job.arrays, users_per_domain=users, seed=job.recipe.seed)
     (folder / "temperatures.json").write_text(json.dumps(found))
@@ -280,7 +286,7 @@ def ledger_so_far(job: Job) -> Ledger:
 def _catalogue(job: Job) -> FloatArray:
     """Return the item vectors (items, D) that ship."""
     by_teacher = job.recipe.bundle.catalogue == "teacher"
-    made = job.folder("teacher") / "encoded.npz" if by_teacher else job.folder("quantize") / "exact.npz"
+    made = job.folder("teacher") / "encoded" if by_teacher else job.folder("quantize") / "encoded-exact"
     return load_encoded(made).vectors[: len(job.arrays.item_ids)]
 
 

@@ -3,35 +3,24 @@
 The page needs no other file and no network. Knows nothing of how a system scores.
 """
 
-from collections.abc import Callable, Mapping
-from io import StringIO
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from jinja2 import Environment
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mtrec_edge_compress.page import PAGES, write_text
+from mtrec_edge_compress.pictures import INK, OURS, THEIRS, picture
 from mtrec_edge_compress.systems_table import PER_USER, format_table
 
-OURS, THEIRS, INK = "#1b6ca8", "#b7bec6", "#22262a"
-SIZE = (5.2, 3.0)  # inches of one picture
-
-PAGE = Environment(autoescape=True).from_string("""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #22262a; margin: 2rem auto; max-width: 72rem; padding: 0 1rem }
-.pictures { display: flex; flex-wrap: wrap; gap: 1rem } figure { margin: 0 } pre { overflow-x: auto; font-size: 12px }
-h2 { border-top: 1px solid #d5dade; padding-top: 1rem }
-</style>
-<h1>{{ title }}</h1>
+PAGE = PAGES.from_string("""{% extends "frame" %}{% from "parts" import gallery %}
+{% block content %}
 <p>{{ about }}</p>
 {% for task in tasks %}
 <h2>{{ task.name }}</h2>
 <p>{{ task.counts }}</p>
-<div class="pictures">{% for picture in task.pictures %}<figure>{{ picture | safe }}</figure>{% endfor %}</div>
+{{ gallery(task.pictures) }}
 {% if task.against %}
 <p>The bundle less each system, on the same users ({{ task.metric }}): {{ task.against }}.</p>
 {% endif %}
@@ -40,7 +29,7 @@ h2 { border-top: 1px solid #d5dade; padding-top: 1rem }
 <pre>{{ table }}</pre>
 <p>Whiskers are 95 % intervals over users (bootstrap). A difference is real when
 its p, corrected for the number of systems (Holm), is below 0.05; one seed tells nothing of other seeds.</p>
-</html>
+{% endblock %}
 """)
 
 
@@ -57,21 +46,20 @@ def write_report(path: Path, table: Mapping[str, Any]) -> None:
         tasks=[_task(name, table) for name in table["headlines"]],
         table=format_table(dict(table)),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _task(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the page says of one task."""
     metric = table["headlines"][name]
-    pictures = [_picture(f"{name}: {metric}", lambda axes: _bars(axes, name, metric, table))]
+    pictures = [picture(f"{name}: {metric}", lambda axes: _bars(axes, name, metric, table))]
     if table["by_history"].get(name):
         title = f"{PER_USER.get(metric, metric)} by events in the history"
-        pictures.append(_picture(title, lambda axes: _lines(axes, table["by_history"][name])))
+        pictures.append(picture(title, lambda axes: _lines(axes, table["by_history"][name])))
     if table["by_item"].get(name):
-        pictures.append(_picture("recall@10 by kind of item", lambda axes: _lines(axes, table["by_item"][name])))
+        pictures.append(picture("recall@10 by kind of item", lambda axes: _lines(axes, table["by_item"][name])))
     if table["reliability"].get(name):
-        pictures.append(_picture("probability and frequency", lambda axes: _diagonal(axes, table["reliability"][name])))
+        pictures.append(picture("probability and frequency", lambda axes: _diagonal(axes, table["reliability"][name])))
     against = (
         f"{other} {found['mean']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}] p {found['p']:.3g}"
         for other, found in table["against"]["fused"].get(name, {}).items()
@@ -83,19 +71,6 @@ def _task(name: str, table: Mapping[str, Any]) -> dict[str, Any]:
         "pictures": pictures,
         "against": "; ".join(against),
     }
-
-
-def _picture(title: str, draw: Callable[[Axes], None]) -> str:
-    """Return one picture as SVG; equal tables give equal bytes."""
-    with matplotlib.rc_context({"svg.hashsalt": "mtrec-edge", "font.size": 9, "axes.spines.top": False}):
-        figure = Figure(figsize=SIZE, layout="constrained")
-        axes = figure.add_subplot()
-        axes.spines["right"].set_visible(False)
-        axes.set_title(title, loc="left", color=INK)
-        draw(axes)
-        text = StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue().partition("<svg")[1] + text.getvalue().partition("<svg")[2]
 
 
 def _bars(axes: Axes, task: str, metric: str, table: Mapping[str, Any]) -> None:

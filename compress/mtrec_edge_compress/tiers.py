@@ -20,6 +20,7 @@ from mtrec_edge_compress.pipeline import STAGES, Result, check_run, finish, open
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.recipe_file import read_recipe, read_tiers
 from mtrec_edge_compress.standing import read_standing, shares_as_result
+from mtrec_edge_compress.tiers_report import write_tiers_report
 from mtrec_edge_compress.training import Device
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.results import Result as ResultFile
@@ -36,6 +37,7 @@ class Tiers:
     result: ResultFile
     path: Path  # tiers.json
     reasons: tuple[str, ...]  # why tiers are not certified, each with the tier's name
+    report: Path  # tiers.html
 
     @property
     def certified(self) -> bool:
@@ -78,6 +80,7 @@ def run_tiers(
     out: Path,
     encoder: str | None = None,
     teacher: Path | None = None,
+    more_teachers: Sequence[Path] = (),
     device: Device = "auto",
     overrides: Sequence[str] = (),
     work: Path | None = None,
@@ -95,9 +98,16 @@ def run_tiers(
     _check(tiers, arrays, out)
     work = work or out.with_name(out.name + ".work")
     job, settings = open_job(
-        recipe, arrays, encoder=encoder, teacher=teacher, work=work, out=out, device=device, progress=progress
+        recipe,
+        arrays,
+        encoder=encoder,
+        teacher=teacher,
+        more_teachers=more_teachers,
+        work=work,
+        out=out,
+        device=device,
+        progress=progress,
     )
-    settings["teacher"] = str(teacher and teacher.resolve())
     run_through(job, settings, SHARED)
     found: dict[str, TierResult] = {}
     reasons: list[str] = []
@@ -115,7 +125,8 @@ def run_tiers(
     result["notes"] = list(arrays.dataset.notes)
     if PartialState().is_main_process:
         write_result(work / "tiers.json", result)
-    return Tiers(result, work / "tiers.json", tuple(reasons))
+        write_tiers_report(work, result)
+    return Tiers(result, work / "tiers.json", tuple(reasons), work / "tiers.html")
 
 
 def tier_job(job: Job, name: str, recipe: Recipe) -> Job:

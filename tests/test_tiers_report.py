@@ -1,0 +1,73 @@
+"""The page of several tiers, from a result written by hand."""
+
+import re
+from typing import Any
+
+import pytest
+from test_compress_report import HOSTILE, MACHINE
+
+from mtrec_edge_compress.tiers_report import milliseconds, pareto_front, tiers_markdown, tiers_page
+
+
+def tier(size: int, ms: float | None, mean: float, *, reasons: tuple[str, ...] = ()) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "size_bytes": size,
+        "size_ratio": 4e8 / size,
+        "latency_ratio": 120.0,
+        "retention_mean": mean,
+        "retention_worst": mean - 0.01,
+        "seen": {"mean": mean, "worst": mean - 0.01, "tasks": {"movies.like": mean, HOSTILE: mean - 0.01}},
+        "unseen": {"mean": mean - 0.02, "worst": mean - 0.03, "tasks": {"movies.like": mean - 0.02}},
+        "certified": not reasons,
+        "reasons": list(reasons),
+        "bytes": {"embeddings": size // 4, "encoder": size // 2},
+    }
+    return found if ms is None else {**found, "latency_ms": {"32": {"p50": ms, "p95": 2 * ms}}}
+
+
+def result(*, nano_ms: float | None = 0.25) -> dict[str, Any]:
+    return {
+        "name": "tiers",
+        "created": "2026-01-02T03:04:05+00:00",
+        "commit": "",
+        "command": "mtrec-edge compress --tiers small,nano",
+        "machine": MACHINE,
+        "seeds": [0],
+        "dataset": {"name": "toy", "split_hash": "feed", "counts": {}},
+        "tiers": {
+            "small": tier(4_000_000, 0.5, 0.995),
+            "nano": tier(1_600_000, nano_ms, 0.97, reasons=("<b>too low",)),
+        },
+    }
+
+
+def test_the_page_has_a_line_a_tier_a_pareto_picture_and_the_reasons() -> None:
+    page = tiers_page(result())
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", page)]
+    small = ["small", "4.00", "100", "0.500", "120", "99.5%", "98.5%", "99.5%", "98.5%", "97.5%", "96.5%", "yes"]
+    assert small in rows
+    assert [row[-1] for row in rows if row and row[0] == "nano"] == ["no"]
+    assert ["movies.like", "99.5%", "97.0%"] in rows and ["movies.like", "97.5%", "95.0%"] in rows
+    assert ["together", "3,000,000", "1,200,000"] in rows
+    assert page.count("<svg") == 4 and "Not certified: nano." in page and "nano: &lt;b&gt;too low" in page
+    assert "<script" not in page and not re.search(r'https?:(?!//www\.w3\.org/(2000/svg|1999/xlink)")', page)
+    assert tiers_page(result()) == page
+
+
+def test_without_a_time_the_tiers_stand_by_how_many_times_faster_they_are() -> None:
+    assert tiers_page(result(nano_ms=None)).count("<svg") == 4
+    assert "| nano  | 1.60 |           250 |     - |" in tiers_markdown(result(nano_ms=None))
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [({"128": {"p50": 2.0}, "32": {"p50": 0.5}}, 0.5), ({"32": 0.5}, 0.5), ({"p50": 0.5, "p95": 1.0}, 0.5), (0.5, 0.5)],
+)
+def test_a_time_is_read_however_it_is_stored(stored: object, expected: float) -> None:
+    assert milliseconds({"latency_ms": stored}) == expected
+    assert milliseconds({}) is None
+
+
+def test_a_tier_that_is_slower_and_worse_than_another_is_not_on_the_front() -> None:
+    points = {"small": (0.9, 0.99), "tiny": (0.4, 0.98), "beaten": (0.5, 0.97), "nano": (0.2, 0.95)}
+    assert pareto_front(points) == ["nano", "tiny", "small"]
