@@ -5,6 +5,7 @@ Row space: catalogue items first (as in Arrays), then the rows of the texts tabl
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -78,7 +79,7 @@ class Tokens:
     ids: tuple[IntArray, ...]  # one array a row
     words: tuple[IntArray, ...]  # first position of each word of a text row; empty for items
 
-    @property
+    @cached_property
     def lengths(self) -> IntArray:
         """Return each row's length in tokens, (rows,)."""
         return np.array([len(row) for row in self.ids], np.int64)
