@@ -12,6 +12,12 @@ from mtrec_edge.cli_text import bundle_argument, json_option, print_json, print_
 if TYPE_CHECKING:
     from mtrec_edge_runtime.manifest import Manifest
 
+SAFETY = {  # what is said of CPUs without VNNI
+    True: "safe: no INT8 product can overflow",
+    False: "an INT8 product can overflow; use profile exact",
+    None: "not known",
+}
+
 
 @click.command()
 @bundle_argument
@@ -33,6 +39,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     lines = {name: about[name] for name in ("name", "created", "catalogue", "size_bytes")}
     for name, value in manifest.data.items():
         lines[f"data {name}"] = "; ".join(map(str, value)) if isinstance(value, list) else value
+    lines["no VNNI"] = SAFETY[manifest.onnx.safe_without_vnni]
     for name, value in (lines | {"certified": "yes" if manifest.certified else "no"}).items():
         click.echo(f"{name + ':':16} {value}".rstrip())
     for reason in manifest.reasons:
@@ -156,6 +163,7 @@ def _about(manifest: "Manifest") -> dict[str, Any]:
         "reasons": list(manifest.reasons),
         "catalogue": f"vectors of the {manifest.catalogue}",
         "size_bytes": sum(entry.size for entry in manifest.files.values()),
+        "safe_without_vnni": manifest.onnx.safe_without_vnni,
         "data": dict(manifest.data),
         "domains": {name: end - start for name, (start, end) in manifest.domains.items()},
         "tasks": [{"name": t.name, "kind": str(t.kind), "labels": list(t.labels)} for t in manifest.tasks],

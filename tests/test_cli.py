@@ -287,7 +287,9 @@ def test_inspect_shows_tasks_and_files() -> None:
     about = answer("inspect", BUNDLE)
     assert {task["name"] for task in about["tasks"]} == {task.name for task in read_manifest(BUNDLE).tasks}
     assert about["files"]["encoder.bin"] > 0
-    assert "encoder.bin" in run("inspect", BUNDLE).stdout
+    shown = run("inspect", BUNDLE).stdout
+    assert "encoder.bin" in shown
+    assert about["safe_without_vnni"] is None and "no VNNI:         not known" in shown
 
 
 def test_verify_accepts_the_bundle_and_refuses_an_altered_one(tmp_path: Path) -> None:

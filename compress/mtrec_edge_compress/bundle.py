@@ -18,6 +18,7 @@ from mtrec_edge_compress.export import RANKER
 from mtrec_edge_compress.golden import add_golden
 from mtrec_edge_compress.onnx_graph import IR_VERSION, OPSET
 from mtrec_edge_compress.quantize import ENCODER_EXACT, ENCODER_FAST, ENCODER_WEIGHTS
+from mtrec_edge_compress.saturation import check_saturation
 from mtrec_edge_compress.verify import Verdict
 from mtrec_edge_runtime._version import __version__
 from mtrec_edge_runtime.catalogue import write_catalogue
@@ -86,7 +87,8 @@ def write_bundle(
         tasks = tuple(
             replace(task.device_task(), temperature=temperatures.get(task.name, 1.0)) for task in arrays.tasks
         )
-        draft = _draft(arrays, tasks, card, verdict, vector_size=vectors.shape[1])
+        onnx = Onnx(OPSET, IR_VERSION, safe_without_vnni=check_saturation(staged / ENCODER_FAST).safe)
+        draft = _draft(arrays, tasks, card, verdict, onnx, vector_size=vectors.shape[1])
         write_manifest(staged, draft)  # the golden answers are the opened bundle's own
         add_golden(staged, arrays)
         write_manifest(staged, draft)
@@ -115,7 +117,9 @@ def refuse_foreign(out: Path) -> None:
         ) from error
 
 
-def _draft(arrays: Arrays, tasks: tuple[Task, ...], card: Card, verdict: Verdict, *, vector_size: int) -> Manifest:
+def _draft(
+    arrays: Arrays, tasks: tuple[Task, ...], card: Card, verdict: Verdict, onnx: Onnx, *, vector_size: int
+) -> Manifest:
     data = arrays.dataset
     return Manifest(
         name=card.name,
@@ -125,7 +129,7 @@ def _draft(arrays: Arrays, tasks: tuple[Task, ...], card: Card, verdict: Verdict
         input=InputContract(card.max_tokens, card.max_history, vector_size, arrays.behaviours),
         domains={domain: (rows.start, rows.stop) for domain, rows in arrays.domains.items()},
         profiles={"fast": ENCODER_FAST, "exact": ENCODER_EXACT},
-        onnx=Onnx(opset=OPSET, ir=IR_VERSION),
+        onnx=onnx,
         catalogue=card.catalogue,
         stages=card.stages,
         quality=card.quality,

@@ -20,6 +20,7 @@ from transformers import PretrainedConfig
 
 from mtrec_edge_compress.model import PRIORS, MultiTaskModel
 from mtrec_edge_compress.onnx_graph import OPSET, check_portable, tidy
+from mtrec_edge_compress.stated_shapes import state_shapes
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.tasks import Kind
 
@@ -157,6 +158,7 @@ def export_graph(module: nn.Module, shape: GraphShape, path: Path) -> None:
     model = onnx.load(path)
     _name_axes(model, shape)
     tidy(model)
+    state_shapes(model)
     check_portable(model, path.name)
     onnx.save(model, path)
 

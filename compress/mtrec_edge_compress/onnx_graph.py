@@ -70,6 +70,26 @@ def _resolve_identities(graph: Any) -> None:
     replace_nodes(graph, kept)
 
 
+def shorten_names(model: Any) -> None:
+    """Give every tensor between two nodes a short name: the tracer's are a third of a tiny graph's file.
+
+    Names of inputs, outputs, weights and nodes stay, so that a reader still finds their way.
+    """
+    outputs = {tensor.name for tensor in model.graph.output}
+    inner = [name for node in model.graph.node for name in node.output if name and name not in outputs]
+    taken = outputs | {tensor.name for tensor in (*model.graph.input, *model.graph.initializer)}
+    free = (name for name in map(str, range(len(inner) + len(taken))) if name not in taken)
+    short = dict(zip(inner, free, strict=False))
+    for node in model.graph.node:
+        node.input[:] = [short.get(name, name) for name in node.input]
+        node.output[:] = [short.get(name, name) for name in node.output]
+
+
+def copy_of(model: Any) -> Any:
+    """Return a copy of a graph that may be edited."""
+    return onnx.ModelProto.FromString(model.SerializeToString(deterministic=True))
+
+
 def replace_nodes(graph: Any, nodes: list[Any]) -> None:
     """Make `nodes` the graph's nodes; they must stand in an order in which they can run."""
     copies = [onnx.NodeProto.FromString(node.SerializeToString(deterministic=True)) for node in nodes]

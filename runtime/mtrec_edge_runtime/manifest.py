@@ -72,6 +72,7 @@ class Onnx:
     opset: int = 17
     ir: int = 8
     onnxruntime: str = "1.20"  # the lowest version that serves them
+    safe_without_vnni: bool | None = None  # whether profile `fast` cannot overflow on such a CPU; None: not known
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def _to_json(manifest: Manifest) -> dict[str, Any]:
     """Lay the manifest out as docs/bundle-format.md does."""
     table = {key: getattr(manifest, key) for key in manifest.__dataclass_fields__}
     table["tasks"] = [dict(vars(task)) for task in manifest.tasks]
-    table["onnx"] = vars(manifest.onnx)
+    table["onnx"] = {key: value for key, value in vars(manifest.onnx).items() if value is not None}
     table["input"] = vars(manifest.input) | {"behaviours": [vars(b) for b in manifest.input.behaviours]}
     table["files"] = {name: vars(entry) for name, entry in manifest.files.items()}
     return {"format": FORMAT} | table
@@ -183,7 +184,7 @@ def _from_json(table: dict[str, Any]) -> Manifest:
         input=_input(table["input"]),
         domains={name: (_whole(start), _whole(end)) for name, (start, end) in table["domains"].items()},
         profiles={_profile(key): _text(value) for key, value in table["profiles"].items()},
-        onnx=Onnx(_whole(table["onnx"]["opset"]), _whole(table["onnx"]["ir"]), _text(table["onnx"]["onnxruntime"])),
+        onnx=_onnx(table["onnx"]),
         catalogue=_encoder(table["catalogue"]),
         stages=tuple(dict(row) for row in table["stages"]),
         quality={task: dict(metrics) for task, metrics in table["quality"].items()},
@@ -192,6 +193,13 @@ def _from_json(table: dict[str, Any]) -> Manifest:
         data=dict(table["data"]),
         files={name: FileEntry(_whole(row["size"]), _text(row["sha256"])) for name, row in table["files"].items()},
     )
+
+
+def _onnx(row: dict[str, Any]) -> Onnx:
+    safe = row.get("safe_without_vnni")
+    if safe is not None and not isinstance(safe, bool):
+        raise TypeError(f"safe_without_vnni {safe!r} is neither true nor false")
+    return Onnx(_whole(row["opset"]), _whole(row["ir"]), _text(row["onnxruntime"]), safe)
 
 
 def _task(row: dict[str, Any]) -> Task:
