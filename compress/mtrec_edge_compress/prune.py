@@ -165,8 +165,7 @@ def prune(
             if PartialState().is_main_process:
                 _remember(remembered, kept)
         PartialState().wait_for_everyone()
-        heads, units = _remembered(remembered)
-        remove(backbone, heads, units)
+        remove_again(backbone, remembered)
         texts = student_batches(
             recipe, learner, arrays, collaboration, settings.heal, with_pairs=False, round_number=number
         )
@@ -194,16 +193,43 @@ def prune(
     )
 
 
-def remove_again(backbone: CompactBert, folder: Path, rounds: int) -> None:
-    """Cut an unpruned backbone as the rounds of the pruning in `folder` cut theirs."""
-    for number in range(1, rounds + 1):
-        heads, units = _remembered(folder / f"round-{number}" / KEPT)
-        remove(backbone, heads, units)
+def cut_to_start(
+    recipe: Recipe,
+    learner: StudentLearner,
+    arrays: Arrays,
+    collaboration: Collaboration,
+    *,
+    folder: Path,
+    device: Device,
+) -> None:
+    """Keep of the teacher's layers, before anything is learned, what `student.heads` and `student.units` ask for.
+
+    Training a layer whole only to cut it later costs several times as much. What is kept is remembered in `folder`.
+    """
+    backbone, settings = compact_backbone(learner), recipe.student
+    if settings.start != "layers" or not (settings.heads or settings.units):
+        return
+    if not (folder / KEPT).is_file() and PartialState().is_main_process:
+        both = student_batches(recipe, learner, arrays, collaboration, recipe.distill.tasks, with_pairs=True)
+        scores = importance(learner, both, recipe.prune.importance_steps, open_device(device))
+        layers = backbone.shape.layers
+        heads = keep_heads(scores[0], len(layers) * (settings.heads or layers[0][0]))
+        units = keep_units(scores[1], len(layers) * (settings.units or layers[0][1]))
+        _remember(folder / KEPT, (heads, units))
+    PartialState().wait_for_everyone()
+    remove_again(backbone, folder / KEPT)
+
+
+def remove_again(backbone: CompactBert, *kept: Path) -> None:
+    """Cut a backbone as it was remembered in these files, in order; one that is not there cuts nothing."""
+    for path in kept:
+        if path.is_file():
+            remove(backbone, *_remembered(path))
 
 
 def _remembered(path: Path) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the heads and units that a round kept; none of a student without layers."""
-    heads, units = json.loads(path.read_text()) if path.is_file() else ([], [])
+    """Return the heads and units that were kept."""
+    heads, units = json.loads(path.read_text())
     return [torch.tensor(part) for part in heads], [torch.tensor(part) for part in units]
 
 

@@ -125,8 +125,8 @@ class Student:
     encoder: str = ""  # start from this BertModel's layers; "" takes the trained teacher's
     layers: int = 3  # how many layers are kept, spread evenly from first to last; from outputs: how many are new
     hidden_size: int = 0  # from outputs: width of the states; 0 is the teacher's
-    heads: int = 3  # from outputs: attention heads of 32 in each new layer
-    units: int = 192  # from outputs: feed-forward units of each new layer
+    heads: int = 0  # attention heads a layer, the best of the teacher's by importance; 0 keeps all, from outputs 3
+    units: int = 0  # feed-forward units a layer, likewise; from outputs 0 is 192
     embedding_size: int = 128  # E of the factorised word table; 0 keeps the hidden size
     vocabulary: int = 16_000  # most tokens kept of the teacher's vocabulary
     min_count: int = 1  # a token seen less often than this in the dataset's texts is dropped
@@ -136,8 +136,8 @@ class Student:
         """Refuse a student that cannot be built."""
         _within("student.layers", self.layers, 1 if self.start == "layers" else 0, 48)
         _within("student.hidden_size", self.hidden_size, 0, 4096)
-        _within("student.heads", self.heads, 1, 64)
-        _within("student.units", self.units, 16, 16_384)
+        _within("student.heads", self.heads, 0, 64)
+        _within("student.units", self.units, 0, 16_384)
         _within("student.vocabulary", self.vocabulary, 200, 1_000_000)
         _within("student.dropout", self.dropout, 0.0, 0.9)
 

@@ -33,7 +33,7 @@ from mtrec_edge_compress.ledger import Ledger, Row, Stage, make_ledger
 from mtrec_edge_compress.measure import graph_row, torch_row
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.onnx_graph import byte_ledger
-from mtrec_edge_compress.prune import prune
+from mtrec_edge_compress.prune import cut_to_start, prune
 from mtrec_edge_compress.quantize import ENCODER_FAST, quantize
 from mtrec_edge_compress.standing import measure_standing
 from mtrec_edge_compress.start import new_student
@@ -114,6 +114,7 @@ def distill_student(job: Job, folder: Path) -> Made:
         facts = _write_vocabulary(job, folder)
     PartialState().wait_for_everyone()
     learner = _student_learner(job, None)
+    cut_to_start(job.recipe, learner, job.arrays, job.collaboration, folder=folder, device=job.device)
     distill(
         job.recipe,
         learner,

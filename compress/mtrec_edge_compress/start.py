@@ -24,6 +24,7 @@ from mtrec_edge_compress.teacher import load_backbone
 from mtrec_edge_runtime.tasks import Kind
 
 HEAD_SIZE = 32
+NEW_HEADS, NEW_UNITS = 3, 192  # of a new layer, unless the recipe says
 RUN_TOKENS = 512  # tokens asked about at once
 RIDGE = 1e-3  # of the mean square of the pooled states, in the closed-form start of the projection
 
@@ -91,7 +92,7 @@ def _from_outputs(
         hidden,
         HEAD_SIZE,
         recipe.model.max_tokens,
-        ((settings.heads, settings.units),) * settings.layers,
+        ((settings.heads or NEW_HEADS, settings.units or NEW_UNITS),) * settings.layers,
         dropout=settings.dropout,
     )
     torch.manual_seed(recipe.seed)

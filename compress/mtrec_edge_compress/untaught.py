@@ -18,7 +18,7 @@ from mtrec_edge_compress.learner import ALIGNMENT, Learner, centre_outputs
 from mtrec_edge_compress.ledger import Row
 from mtrec_edge_compress.measure import torch_row
 from mtrec_edge_compress.model import MultiTaskModel
-from mtrec_edge_compress.prune import remove_again
+from mtrec_edge_compress.prune import KEPT, remove_again
 from mtrec_edge_compress.start import new_student
 from mtrec_edge_compress.teacher import new_teacher, task_weights
 from mtrec_edge_compress.training import fit
@@ -65,5 +65,6 @@ def untrained(job: Job) -> MultiTaskModel:
     model = new_student(job.recipe, pretrained, token_ids, ends=(token_ids[words.start], token_ids[words.end]))
     backbone = model.text.backbone
     assert isinstance(backbone, CompactBert)
-    remove_again(backbone, job.folder("prune"), job.recipe.prune.rounds)
+    rounds = [job.folder("prune") / f"round-{number}" / KEPT for number in range(1, job.recipe.prune.rounds + 1)]
+    remove_again(backbone, job.folder("distill") / KEPT, *rounds)
     return model
