@@ -1,17 +1,37 @@
 """Pruning: what is removed was worth nothing, exactly; what is kept fits the device; a killed run goes on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_models import student_model
-from tiny_training import CPU, RECIPE, collaboration_for, source_for, tiny_arrays, tiny_learner, tiny_student_learner
+from tiny_training import (
+    CPU,
+    RECIPE,
+    collaboration_for,
+    source_for,
+    tiny_arrays,
+    tiny_learner,
+    tiny_student_learner,
+    world_arrays,
+)
 
 from mtrec_edge_compress.compact import CompactBert, Layer
 from mtrec_edge_compress.distill import StudentLearner, compact_backbone
 from mtrec_edge_compress.model import MultiTaskModel
-from mtrec_edge_compress.prune import UNIT_MULTIPLE, importance, keep_heads, keep_units, prune, remove
+from mtrec_edge_compress.prune import (
+    KEPT,
+    UNIT_MULTIPLE,
+    cut_to_start,
+    importance,
+    keep_heads,
+    keep_units,
+    prune,
+    remove,
+    remove_again,
+)
 from mtrec_edge_runtime.errors import StageError
 
 
@@ -145,3 +165,26 @@ def test_a_killed_run_resumes_inside_its_round(tmp_path: Path) -> None:
     heads, units = json.loads((tmp_path / "killed/round-2/kept.json").read_text())
     assert [len(part) for part in units] == [units for _, units in compact_backbone(resumed).shape.layers]
     assert len(heads) == 2
+
+
+def test_a_student_is_cut_to_its_start_and_cut_again_alike(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, student=replace(RECIPE.student, heads=2, units=32))
+    learner = tiny_student_learner(world_arrays(), recipe)
+    whole = compact_backbone(learner).shape.layers
+    arguments = (recipe, learner, world_arrays(), collaboration_for(world_arrays()))
+    cut_to_start(*arguments, folder=tmp_path, device="cpu")
+    layers = compact_backbone(learner).shape.layers
+    assert sum(heads for heads, _ in layers) == 2 * len(whole)
+    assert sum(units for _, units in layers) == 32 * len(whole)
+    again = tiny_student_learner(world_arrays(), recipe)
+    remove_again(compact_backbone(again), tmp_path / KEPT, tmp_path / "no such round")
+    ids = torch.tensor([[2, 9, 11, 3]])
+    first, second = (part.model.eval().text(ids, torch.ones_like(ids))[0] for part in (learner, again))
+    assert torch.equal(first, second)
+
+
+def test_a_student_without_such_settings_starts_whole(tmp_path: Path) -> None:
+    learner = tiny_student_learner(world_arrays())
+    before = compact_backbone(learner).shape.layers
+    cut_to_start(RECIPE, learner, world_arrays(), collaboration_for(world_arrays()), folder=tmp_path, device="cpu")
+    assert compact_backbone(learner).shape.layers == before and not list(tmp_path.iterdir())
