@@ -138,6 +138,7 @@ def test_the_manifest_says_what_was_given(bundle, parts):
     assert manifest.input.max_tokens == MAX_TOKENS and manifest.input.vector_size == 16
     assert [(b.domain, b.name) for b in manifest.input.behaviours] == [("movies", "rate"), ("products", "view")]
     assert manifest.data["licence"] == "none: invented" and manifest.stages == CARD.stages
+    assert manifest.onnx.safe_without_vnni is True
 
 
 def test_an_uncertified_bundle_says_why(tmp_path, parts):

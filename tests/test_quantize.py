@@ -1,16 +1,21 @@
+import hashlib
 from collections import Counter
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from scipy.stats import kendalltau
 from tiny_models import VOCABULARY, bert_model, id_rows, student_model
 
+from mtrec_edge_compress import candidates
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.graphs import ENCODERS, Graphs
 from mtrec_edge_compress.onnx_graph import byte_ledger, weights_of
-from mtrec_edge_compress.quantize import int8_rows, quantize
+from mtrec_edge_compress.quantize import quantize
+from mtrec_edge_compress.recipe import Quantize
 from mtrec_edge_runtime.errors import StageError
+from mtrec_edge_runtime.timing import Sampling
 
 FILES = ("encoder.onnx", "encoder.exact.onnx", "encoder.bin", "ranker.onnx")
 
@@ -23,21 +28,12 @@ def folder(tmp_path_factory):
     return path
 
 
-def test_int8_rows_are_within_half_a_step_and_keep_empty_rows():
-    table = np.array([[1.0, -0.5, 0.0], [0.0, 0.0, 0.0], [0.001, 0.002, -0.004]], np.float32)
-    rows, scales = int8_rows(table)
-    assert rows.dtype == np.int8 and scales.shape == (3, 1)
-    assert np.abs(rows * scales - table).max(axis=1) == pytest.approx([0.0, 0.0, 0.0], abs=1 / 254)
-    assert np.abs(rows[2] * scales[2] - table[2]).max() <= 0.004 / 254  # a small row keeps its own scale
-    assert (rows[1] == 0).all()
-
-
 def test_every_matrix_of_the_encoder_becomes_int8_in_both_profiles(folder):
-    # a layer has query, key, value, out, up, down; two layers and the expansion of the factorised word table
+    # a layer has query with key and value, out, up, down; two layers and the expansion of the factorised word table
     fast = Counter(node.op_type for node in onnx.load(folder / "int8/encoder.onnx").graph.node)
     exact = Counter(node.op_type for node in onnx.load(folder / "int8/encoder.exact.onnx").graph.node)
-    assert fast["MatMulInteger"] == 13 and exact["DequantizeLinear"] == 13
-    assert fast["MatMul"] == 4 + 3 and exact["MatMul"] == 13 + 4 + 3  # attention's two a layer; three FP32 heads
+    assert fast["MatMulInteger"] == fast["DynamicQuantizeLinear"] == 9 and exact["DequantizeLinear"] == 9
+    assert fast["MatMul"] == 4 + 3 and exact["MatMul"] == 9 + 4 + 3  # attention's two a layer; three FP32 heads
     assert fast["Gemm"] == exact["Gemm"] == 0
 
 
@@ -103,10 +99,19 @@ def test_the_ledger_adds_up_to_one_file(folder):
 
 def evened(graph, weight):
     """Return what each channel of the MatMul's input is multiplied by, (in,) or one 1."""
-    name = weight.replace("_quantized", "_dequantized")
-    (product,) = (n for n in graph.graph.node if n.op_type == "MatMul" and n.input[1] == name)
-    source = product.input[0].removesuffix("/even")
-    return weights_of(graph).get(f"{source}.scales", np.ones(1, np.float32))
+    (floats,) = (n for n in graph.graph.node if n.op_type == "DequantizeLinear" and n.input[0] == weight)
+    (product,) = (n for n in graph.graph.node if n.op_type == "MatMul" and n.input[1] == floats.output[0])
+    (maker,) = (n for n in graph.graph.node if product.input[0] in n.output)
+    even = len(maker.input) > 1 and maker.input[1].endswith(".scales")
+    return weights_of(graph)[maker.input[1]] if even else np.ones(1, np.float32)
+
+
+def linear_layers(backbone):
+    """Return the weights (out, in) of a CompactBert as INT8 matrices hold them: query, key and value are one."""
+    yield [backbone.embeddings.expand.weight]
+    for layer in backbone.layers:
+        yield [layer.query.weight, layer.key.weight, layer.value.weight]
+        yield from ([part.weight] for part in (layer.attention_out, layer.up, layer.down))
 
 
 def test_exact_profile_equals_torch_with_the_weights_rounded(folder):
@@ -132,13 +137,11 @@ def test_exact_profile_equals_torch_with_the_weights_rounded(folder):
             for name in stored
             if name.endswith("_quantized")
         }
-        linear = [m for m in model.text.backbone.modules() if isinstance(m, torch.nn.Linear)]
-        assert len(linear) == len(matrices)
-        for layer, value in zip(linear, matrices.values(), strict=True):
-            assert (
-                np.abs(layer.weight.numpy().T - value).max() < np.abs(value).max() / 20
-            )  # rounded for the products' sake
-            layer.weight.copy_(torch.from_numpy(value.T.copy()))
+        for parts, value in zip(linear_layers(model.text.backbone), matrices.values(), strict=True):
+            whole = torch.cat(parts).numpy().T
+            assert np.abs(whole - value).max() < np.abs(value).max() / 20  # rounded for the products' sake
+            for part, rows in zip(parts, np.split(value.T, len(parts)), strict=True):
+                part.copy_(torch.from_numpy(rows.copy()))
     graphs = Graphs(folder / "int8", "exact")
     for ids in id_rows(4):
         with torch.no_grad():
@@ -176,10 +179,73 @@ def test_encode_keeps_the_order_of_mixed_lengths(folder):
         assert np.abs(together.logits["movies.genre"][row] - alone.logits["movies.genre"][0]).max() < 1e-5
 
 
-def test_quantizing_twice_gives_the_same_bytes(folder, tmp_path):
-    quantize(folder, tmp_path, id_rows())
+@pytest.mark.parametrize("settings", [Quantize(), Quantize(word_bits=4, fp32_budget_bytes=20_000)])
+def test_quantizing_twice_gives_the_same_bytes(folder, tmp_path, settings):
+    first, second = (quantize(folder, tmp_path / name, id_rows(), settings) for name in "ab")
+    assert first == second
     for name in FILES:
-        assert (tmp_path / name).read_bytes() == (folder / "int8" / name).read_bytes()
+        hashes = [hashlib.sha256((tmp_path / part / name).read_bytes()).hexdigest() for part in "ab"]
+        assert hashes[0] == hashes[1]
+
+
+def test_words_of_four_bits_take_half_the_bytes_and_the_ledger_shows_it(folder, tmp_path):
+    quantize(folder, tmp_path, id_rows(), Quantize(word_bits=4))
+    eight, four = (byte_ledger(path / "encoder.onnx")["embeddings"] for path in (folder / "int8", tmp_path))
+    assert eight - four == pytest.approx(VOCABULARY * (16 / 2 + 4 - 2), abs=32)  # nibbles, scales in 16 bits
+    assert (tmp_path / "encoder.bin").stat().st_size < (folder / "int8/encoder.bin").stat().st_size - eight + four + 128
+    expected = Graphs(folder, "fp32").encode(id_rows()).vectors
+    for variant in ("fast", "exact"):
+        found = Graphs(tmp_path, variant).encode(id_rows()).vectors
+        assert (expected * found).sum(axis=1).mean() > 0.99
+        assert kendalltau(expected @ expected[0], found @ expected[0]).statistic > 0.9
+
+
+def test_the_record_says_what_was_measured(folder, tmp_path):
+    facts = quantize(folder, tmp_path, id_rows())
+    assert facts["safe_without_vnni"] is True and facts["least_headroom"] >= 0
+    assert 0 < facts["cosine_error"] < 0.001 and "fp32_products" not in facts
+
+
+def test_sensitive_products_are_fp32_again_within_the_budget(folder, tmp_path):
+    budget = 20_000  # bytes: some products, not all
+    facts = quantize(folder, tmp_path, id_rows(), Quantize(fp32_budget_bytes=budget))
+    chosen = facts["fp32_products"].split(", ")
+    assert 0 < facts["fp32_bytes"] <= budget and facts["cosine_error"] < facts["cosine_error_before"]
+    for name, kind in (("encoder.onnx", "MatMulInteger"), ("encoder.exact.onnx", "DequantizeLinear")):
+        model = onnx.load(tmp_path / name)
+        products = {node.name: node for node in model.graph.node if node.op_type == "MatMul"}
+        assert all(weights_of(model)[products[name].input[1]].dtype == np.float32 for name in chosen)
+        assert sum(node.op_type == kind for node in model.graph.node) == 9 - len(chosen)
+    lost = {}
+    for path in (folder / "int8", tmp_path):
+        expected, found = (
+            Graphs(folder, "fp32").encode(id_rows()).vectors,
+            Graphs(path, "fast").encode(id_rows()).vectors,
+        )
+        lost[path] = 1 - (expected * found).sum(axis=1).mean()
+    assert lost[tmp_path] < lost[folder / "int8"]
+
+
+def test_an_error_that_is_small_enough_costs_nothing(folder, tmp_path):
+    facts = quantize(folder, tmp_path, id_rows(), Quantize(fp32_budget_bytes=10**6, max_cosine_error=0.5))
+    assert "fp32_products" not in facts
+    assert (tmp_path / "encoder.onnx").read_bytes() == (folder / "int8/encoder.onnx").read_bytes()
+
+
+def test_candidates_are_measured_and_the_fastest_that_passes_is_kept(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(candidates, "SAMPLING", Sampling(samples=20, seconds=0.0, warmup_runs=2, warmup_seconds=0.0))
+    facts = quantize(folder, tmp_path, id_rows(), Quantize(candidates=True))
+    measured = {row["name"]: row for row in facts["candidates"]}
+    assert set(measured) == {"int8", "small_fp32", "fp32"} and measured["int8"]["time"] == 1.0
+    assert (
+        facts["candidate"] == min((row for row in measured.values() if row["passes"]), key=lambda r: r["time"])["name"]
+    )
+    assert measured["fp32"]["error"] < measured["int8"]["error"]
+    expected = Graphs(folder, "fp32").encode(id_rows()).vectors
+    assert (expected * Graphs(tmp_path, "fast").encode(id_rows()).vectors).sum(axis=1).min() > 0.999
+    size, usual = ((path / "encoder.onnx").stat().st_size for path in (tmp_path, folder / "int8"))
+    weights = [(path / "encoder.bin").stat().st_size for path in (tmp_path, folder / "int8")]
+    assert weights[0] <= 1.05 * weights[1] and size < 1.3 * usual
 
 
 def test_a_channel_apart_is_quantized_without_it(tmp_path):
@@ -201,7 +267,7 @@ def test_a_channel_apart_is_quantized_without_it(tmp_path):
 
 
 def test_eight_bits_are_nearer_than_seven(folder, tmp_path):
-    quantize(folder, tmp_path, id_rows(), reduce_range=False)
+    quantize(folder, tmp_path, id_rows(), Quantize(reduce_range=False))
     expected = Graphs(folder, "fp32").encode(id_rows()).vectors
     seven, eight = (Graphs(path, "exact").encode(id_rows()).vectors for path in (folder / "int8", tmp_path))
     assert np.abs(eight - expected).mean() < np.abs(seven - expected).mean()

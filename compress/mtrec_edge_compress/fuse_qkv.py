@@ -1,4 +1,4 @@
-"""Stage 7, before integers: query, key and value become one product, cut into heads once.
+"""`quantize`, before integers: query, key and value become one product, cut into heads once.
 
     before, three times over:  MatMul, Add, Reshape to heads, Transpose
     after:  MatMul, Add, Reshape to 3 x heads, Transpose, Split

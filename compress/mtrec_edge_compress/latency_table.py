@@ -17,6 +17,7 @@ from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.graphs import Graphs
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.quantize import quantize
+from mtrec_edge_compress.recipe import Quantize
 from mtrec_edge_runtime.timing import Sampling, sample_ms
 
 TOKENS = 32  # of the text that is timed, fewer where fewer are served
@@ -85,5 +86,5 @@ def _graphs(student: MultiTaskModel, layers: Layers, folder: Path, ids: np.ndarr
     shape = replace(backbone.shape, layers=tuple(layers))
     model = MultiTaskModel(CompactBert(shape), student.hidden_size, student.shape, student.tasks).eval()
     export_onnx(model, folder)
-    quantize(folder, folder / "int8", [ids[0]])
+    quantize(folder, folder / "int8", [ids[0]], Quantize())
     return Graphs(folder / "int8", "fast")

@@ -1,10 +1,10 @@
 """`quantize`: `encoder.fp32.onnx` -> two INT8 graphs, `encoder.onnx` and `encoder.exact.onnx`, over one `encoder.bin`.
 
-* The word table: one INT8 row and one scale a word, in plain operators. ONNX Runtime's own way is one scale a table.
-* The position table: 16 bits, for each of its rows holds a channel thirty times as wide as the rest.
+* Words and positions: see lookup_tables.py.
 * Matrices: symmetric INT8, one scale an output column; Optimum's ORTQuantizer makes the graph, rounding.py
-  the integers. The widest channels of activations are evened out first: see smooth.py.
-* Profile `fast` multiplies integers (MatMulInteger); profile `exact` turns the same integers back into floats.
+  the integers. Before, queries, keys and values are fused (fuse_qkv.py) and wide channels evened out (smooth.py).
+* Profile `fast` multiplies integers (MatMulInteger); profile `exact` turns the same integers back into floats. Products
+  may be left in FP32 where INT8 costs too much (sensitivity.py), or where it is slower (candidates.py).
 * Small heads stay FP32. The ranker's weights are stored in 16 bits and cast back when it is opened: its arithmetic
   stays FP32, for a ranking is its output.
 
@@ -12,7 +12,8 @@ Knows nothing of whether the result is good enough: verify.py measures that.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,64 +25,90 @@ from optimum.onnxruntime.configuration import AutoQuantizationConfig
 from transformers import PretrainedConfig
 
 from mtrec_edge_compress.activations import activations
+from mtrec_edge_compress.candidates import fastest
 from mtrec_edge_compress.data.arrays import IntArray
 from mtrec_edge_compress.export import ENCODER_FP32, RANKER
+from mtrec_edge_compress.fuse_qkv import fuse_qkv
+from mtrec_edge_compress.lookup_tables import quantize_tables
 from mtrec_edge_compress.onnx_graph import (
     Array,
     check_portable,
-    constants_of,
+    copy_of,
     is_head,
     replace_nodes,
+    shorten_names,
     tidy,
     weights_of,
     write_shared,
 )
+from mtrec_edge_compress.products import with_float_products
+from mtrec_edge_compress.recipe import Quantize
 from mtrec_edge_compress.rounding import column_scales, round_columns
+from mtrec_edge_compress.saturation import check_saturation
+from mtrec_edge_compress.sensitivity import Fallback, choose_fallback
 from mtrec_edge_compress.smooth import smooth
 from mtrec_edge_runtime.errors import StageError
+
+DEFAULT = Quantize()
 
 ENCODER_FAST = "encoder.onnx"
 ENCODER_EXACT = "encoder.exact.onnx"
 ENCODER_WEIGHTS = "encoder.bin"
 
-MIN_TABLE_BYTES = 4096  # a smaller lookup table costs more as nodes than it saves as bytes
 MIN_HALF_BYTES = 1024  # a smaller weight of the ranker stays FP32
 MAX_FP32_HEAD_BYTES = 256 * 1024  # a head up to this size keeps FP32 weights: rounding it buys little and shows at once
 MAX_FP32_BYTES = 64 * 1024  # anything else above this size must have become INT8
 
 
-def quantize(folder_fp32: Path, out: Path, texts: Sequence[IntArray], *, reduce_range: bool = True) -> None:
+def quantize(folder_fp32: Path, out: Path, texts: Sequence[IntArray], settings: Quantize = DEFAULT) -> dict[str, Any]:
     """Read `encoder.fp32.onnx` and `ranker.onnx` from `folder_fp32`, write the shipped graphs into `out`.
 
-    `texts` are token ids that training may read: they show what activations are like. `reduce_range` keeps weights
-    small enough for CPUs without VNNI, which else overflow in silence: see rounding.py.
-    Raises StageError when a large FP32 tensor or a foreign operator is left. The same input gives the same bytes.
+    `texts` are token ids that training may read: they show what activations are like. Returns what the stage's record
+    says of it. Raises StageError when a large FP32 tensor or a foreign operator is left. The same input gives the same
+    bytes, unless `settings.candidates` asks for what this machine finds fastest.
     """
     out.mkdir(parents=True, exist_ok=True)
     prepared = onnx.load(folder_fp32 / ENCODER_FP32)
     split_gemms(prepared)
-    quantize_tables(prepared)
+    fuse_qkv(prepared)
+    quantize_tables(prepared, settings.word_bits)
     names = _matmuls_to_quantize(prepared)
     smooth(prepared, names, texts)
     fast = _dynamic_int8(prepared, names)
-    _round_weights(fast, prepared, names, texts, reduce_range=reduce_range)
-    exact = _weight_only(prepared, names, fast)
+    _round_weights(fast, prepared, names, texts, reduce_range=settings.reduce_range)
+    fallback = choose_fallback(
+        fast, prepared, names, texts, budget_bytes=settings.fp32_budget_bytes, max_error=settings.max_cosine_error
+    )
+    facts = _facts_of(fallback)
+    fast = with_float_products(fast, prepared, fallback.names, weights="fp32")
+    integers = [name for name in names if name not in fallback.names]
+    exact = _weight_only(prepared, integers, fast)
+    if settings.candidates:
+        fast, facts["candidate"], measured = fastest(fast, prepared, integers, texts)
+        facts["candidates"] = [asdict(candidate) for candidate in measured]
+    allowed = {node.input[1] for node in prepared.graph.node if node.name in fallback.names}
     for model, name in ((fast, ENCODER_FAST), (exact, ENCODER_EXACT)):
         tidy(model)
+        shorten_names(model)
         check_portable(model, name)
-        _check_no_large_floats(model, name)
+        _check_no_large_floats(model, name, allowed)
     write_shared({out / ENCODER_FAST: fast, out / ENCODER_EXACT: exact}, out / ENCODER_WEIGHTS)
     ranker = onnx.load(folder_fp32 / RANKER)
     store_halves(ranker)
     check_portable(ranker, RANKER)
     (out / RANKER).write_bytes(ranker.SerializeToString(deterministic=True))
+    return facts | check_saturation(out / ENCODER_FAST).facts()
 
 
-def int8_rows(table: Array) -> tuple[Array, Array]:
-    """Return INT8 rows and their float32 scales (rows, 1): row = int8 * scale, scale = max|row| / 127."""
-    scales = np.abs(table).max(axis=1, keepdims=True) / np.float32(127)
-    scales = np.where(scales == 0, np.float32(1), scales).astype(np.float32)
-    return np.rint(table / scales).astype(np.int8), scales
+def _facts_of(fallback: Fallback) -> dict[str, Any]:
+    if not fallback.names:
+        return {"cosine_error": fallback.errors[0]}
+    return {
+        "fp32_products": ", ".join(fallback.names),
+        "fp32_bytes": fallback.added_bytes,
+        "cosine_error": fallback.errors[-1],
+        "cosine_error_before": fallback.errors[0],
+    }
 
 
 def split_gemms(model: Any) -> None:
@@ -106,44 +133,6 @@ def split_gemms(model: Any) -> None:
     replace_nodes(model.graph, nodes)
 
 
-def quantize_tables(model: Any) -> None:
-    """Look up INT8 rows and scales in place of a large float table's words, and 16 bits in place of its positions."""
-    weights = weights_of(model)
-    constants = weights | constants_of(model)
-    nodes: list[Any] = []
-    for node in model.graph.node:
-        table = weights.get(node.input[0]) if _looks_up_rows(node, constants) else None
-        if table is None or table.dtype != np.float32 or table.ndim != 2 or table.nbytes < MIN_TABLE_BYTES:
-            nodes.append(node)
-        elif node.op_type == "Slice":
-            nodes += _look_up_halves(model, node, table)
-        else:
-            nodes += _look_up_int8(model, node, table)
-    replace_nodes(model.graph, nodes)
-
-
-def _look_up_int8(model: Any, node: Any, table: Array) -> list[Any]:
-    name, (rows, scales) = node.input[0], int8_rows(table)
-    _add_weight(model, f"{name}.int8", rows)
-    _add_weight(model, f"{name}.scale", scales)
-    rows_out, float_out, scale_out = (f"{node.name}/{part}" for part in ("int8", "float", "scale"))
-    return [
-        helper.make_node(node.op_type, [f"{name}.int8", *node.input[1:]], [rows_out], rows_out),
-        helper.make_node(node.op_type, [f"{name}.scale", *node.input[1:]], [scale_out], scale_out),
-        helper.make_node("Cast", [rows_out], [float_out], float_out, to=onnx.TensorProto.FLOAT),
-        helper.make_node("Mul", [float_out, scale_out], [node.output[0]], f"{node.name}/Mul"),
-    ]
-
-
-def _look_up_halves(model: Any, node: Any, table: Array) -> list[Any]:
-    name, half = f"{node.input[0]}.half", f"{node.name}/half"
-    _add_weight(model, name, table.astype(np.float16))
-    return [
-        helper.make_node(node.op_type, [name, *node.input[1:]], [half], half),
-        helper.make_node("Cast", [half], [node.output[0]], f"{node.name}/Cast", to=onnx.TensorProto.FLOAT),
-    ]
-
-
 def store_halves(model: Any) -> None:
     """Store every large FP32 weight as float16 and a Cast, which ONNX Runtime folds away when it opens the graph.
 
@@ -161,15 +150,6 @@ def store_halves(model: Any) -> None:
         tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
         casts.append(helper.make_node("Cast", [f"{name}.half"], [name], f"{name}/Cast", to=onnx.TensorProto.FLOAT))
     replace_nodes(model.graph, [*casts, *model.graph.node])
-
-
-def _looks_up_rows(node: Any, constants: dict[str, Array]) -> bool:
-    """Whether a node picks whole rows: Gather on axis 0 (words), or Slice on axis 0 (positions)."""
-    if node.op_type == "Gather":
-        return all(a.name != "axis" or a.i == 0 for a in node.attribute)
-    return (
-        node.op_type == "Slice" and len(node.input) > 3 and constants.get(node.input[3], np.array([-1])).tolist() == [0]
-    )
 
 
 def _matmuls_to_quantize(model: Any) -> list[str]:
@@ -213,7 +193,7 @@ def _round_weights(
 
 def _weight_only(prepared: Any, names: list[str], fast: Any) -> Any:
     """Return the prepared graph with each named MatMul reading the INT8 weights of `fast` through DequantizeLinear."""
-    model = onnx.ModelProto.FromString(prepared.SerializeToString(deterministic=True))
+    model = copy_of(prepared)
     integers = weights_of(fast)
     chosen, done = set(names), set()
     nodes: list[Any] = []
@@ -236,11 +216,13 @@ def _add_weight(model: Any, name: str, value: Array) -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
 
 
-def _check_no_large_floats(model: Any, name: str) -> None:
+def _check_no_large_floats(model: Any, name: str, allowed: Collection[str]) -> None:
     heads = {weight for node in model.graph.node if is_head(node) for weight in node.input}
     for tensor, value in weights_of(model).items():
         limit = MAX_FP32_HEAD_BYTES if tensor in heads else MAX_FP32_BYTES
-        if value.dtype == np.float32 and value.nbytes > limit and not tensor.endswith(".scale"):
+        if tensor in allowed or tensor.endswith(".scale"):
+            continue
+        if value.dtype == np.float32 and value.nbytes > limit:
             raise StageError(
                 f"quantize: {name} still holds {tensor} as {value.nbytes:,} bytes of FP32 (at most {limit:,}); "
                 "only linear layers and lookup tables become INT8, so build the model of those"

@@ -209,6 +209,15 @@ class Quantize:
     """`quantize`."""
 
     reduce_range: bool = True  # weights small enough that a CPU without VNNI cannot overflow
+    word_bits: Literal[8, 4] = 8  # of each number of the word table
+    fp32_budget_bytes: int = 0  # that may be spent on products left in FP32, the most sensitive first; 0: none
+    max_cosine_error: float = 0.0  # nothing more is spent once the item vector's mean 1 - cosine to FP32 is not above
+    candidates: bool = False  # ship the graph that is fastest on this machine; the same recipe may then give others
+
+    def __post_init__(self) -> None:
+        """Refuse budgets that cannot be kept."""
+        _within("quantize.fp32_budget_bytes", self.fp32_budget_bytes, 0, 1 << 30)
+        _within("quantize.max_cosine_error", self.max_cosine_error, 0.0, 1.0)
 
 
 @dataclass(frozen=True)

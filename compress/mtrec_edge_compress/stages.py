@@ -216,9 +216,9 @@ def quantize_graphs(job: Job, folder: Path) -> Made:
     readable = TextLabels(job.arrays).pool(every_text=True)
     chosen = np.random.default_rng(job.recipe.seed).permutation(readable)[:CALIBRATION_TEXTS]
     texts = [job.student_tokens.ids[row] for row in chosen]
-    quantize(job.folder("export"), folder, texts, reduce_range=job.recipe.quantize.reduce_range)
+    facts = quantize(job.folder("export"), folder, texts, job.recipe.quantize)
     rows = [graph_row(job, "int8_fast", folder, "fast"), graph_row(job, "int8_exact", folder, "exact")]
-    return rows, {"bytes": byte_ledger(folder / ENCODER_FAST)}
+    return rows, {"bytes": byte_ledger(folder / ENCODER_FAST)} | facts
 
 
 def verify_graphs(job: Job, folder: Path) -> Made:

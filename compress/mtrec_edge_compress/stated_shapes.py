@@ -1,4 +1,4 @@
-"""Stage 6: what a traced graph computes anew for each text although it is known beforehand is stated instead.
+"""`export`: what a traced graph computes anew for each text although it is known beforehand is stated instead.
 
 * Nodes that read constants alone are computed once (the ONNX reference evaluator, not a runtime's optimizer).
 * A Reshape is given its shape as a constant: a dimension that stays where it was is 0, which ONNX reads as "as before".

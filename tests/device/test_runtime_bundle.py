@@ -33,6 +33,21 @@ def test_manifest_written_is_the_manifest_read(tiny: Path, copy: Path) -> None:
     assert (copy / "manifest.json").read_bytes() == (tiny / "manifest.json").read_bytes()
 
 
+@pytest.mark.parametrize("safe", [True, False, None])
+def test_what_was_found_of_old_cpus_is_an_optional_key(copy: Path, safe: bool | None) -> None:
+    manifest = read_manifest(copy)
+    assert manifest.onnx.safe_without_vnni is None  # a bundle made before the key
+    write_manifest(copy, replace(manifest, onnx=replace(manifest.onnx, safe_without_vnni=safe)))
+    assert read_manifest(copy).onnx.safe_without_vnni is safe
+    assert ("safe_without_vnni" in (copy / "manifest.json").read_text("utf-8")) is (safe is not None)
+
+
+def test_a_safety_that_is_no_truth_value_is_refused(copy: Path) -> None:
+    edit(copy, lambda table: table["onnx"].update(safe_without_vnni="yes"))
+    with pytest.raises(BundleError, match="safe_without_vnni 'yes' is neither true nor false"):
+        read_manifest(copy, verify=False)
+
+
 def test_manifest_holds_every_file_of_the_folder(tiny: Path) -> None:
     found = {p.relative_to(tiny).as_posix() for p in tiny.rglob("*") if p.is_file()} - {"manifest.json"}
     assert set(FILES) == found
