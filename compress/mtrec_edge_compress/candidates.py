@@ -1,4 +1,4 @@
-"""Stage 7: candidate graphs of profile `fast`, measured on this machine; the fastest that passes is kept.
+"""`quantize`: candidate graphs of profile `fast`, measured on this machine; the fastest that passes is kept.
 
 * `int8`: every product multiplies integers. Always there, and always passes: verify.py judges it.
 * `small_fp32`: small products multiply floats, for quantizing what comes in can cost more than it saves.

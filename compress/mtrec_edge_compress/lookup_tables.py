@@ -1,4 +1,4 @@
-"""Stage 7: the tables that texts are looked up in -> 8 or 4 bits a word's number, 16 a position's, in plain operators.
+"""`quantize`: the tables that texts are looked up in -> 8 or 4 bits a word's number, 16 a position's, in plain operators.
 
 * Words, 8 bits: an INT8 row and a scale a word. ONNX Runtime's own way is one scale a table.
 * Words, 4 bits: two numbers a byte, the row's first half in the low ones. `Gather`, `Mod` and `BitShift` on uint8,
@@ -132,7 +132,7 @@ def _look_up_int4(model: Any, node: Any, table: Array) -> list[Any]:
 def cosine_transform(size: int) -> Array:
     """Return the orthonormal matrix (size, size) of the cosine transform (DCT-II): it spreads one number over all."""
     place = np.arange(size)
-    matrix = np.cos(np.pi / size * np.outer(place, place + 0.5)) * np.sqrt(2 / size)
+    matrix: Array = np.cos(np.pi / size * np.outer(place, place + 0.5)) * np.sqrt(2 / size)
     matrix[0] /= np.sqrt(2)
     return matrix
 

@@ -1,4 +1,4 @@
-"""Stage 7: which products deserve FP32 again, when INT8 costs an encoder too much and some bytes may be spent on it.
+"""`quantize`: which products deserve FP32 again, when INT8 costs an encoder too much and some bytes may be spent on it.
 
 Each quantized product is taken back alone; what that takes off the item vector's error, for the bytes it costs, is its
 rank. Products are taken back in this order while bytes and error are left. The same texts give the same choice.
