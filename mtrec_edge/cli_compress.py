@@ -1,5 +1,6 @@
 """The command `compress`: one student or several tiers, under budgets. It imports the toolkit in its body."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -32,6 +33,12 @@ from mtrec_edge.cli_toolkit import (
 )
 @device_option
 @overrides_option
+@click.option(
+    "--unlabelled",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Unlabelled texts for distillation, one a line, .txt or .txt.gz; may repeat.",
+)
 @click.option("--max-mb", type=click.FloatRange(min=0, min_open=True), help="Budget: MB of all but the catalogue.")
 @click.option(
     "--max-ms",
@@ -63,6 +70,7 @@ def compress(
     teachers: tuple[Path, ...],
     device: Literal["auto", "cpu", "cuda"],
     overrides: tuple[str, ...],
+    unlabelled: tuple[Path, ...],
     max_mb: float | None,
     max_ms: float | None,
     drops: tuple[str, ...],
@@ -82,6 +90,8 @@ def compress(
       mtrec-edge compress recipes/own-data.toml --data work/own-data --out work/own-bundle
     """
     overrides += budget_overrides(max_mb, max_ms, drops)
+    if unlabelled:
+        overrides += (f"augment.unlabelled={json.dumps([str(path) for path in unlabelled])}",)
     names = list(dict.fromkeys(name.strip() for name in tiers.split(",") if name.strip()))
 
     from accelerate import PartialState
