@@ -98,12 +98,14 @@ def _interval(found: Measured | None) -> str:
 def tiers_table(result: Result) -> str:
     """Return a row a tier: bytes and time with their ratios to BERT-base, and what it keeps of the teacher."""
     header = ["tier", "MB", "smaller than BERT-base", "ms a text", "faster than BERT-base"]
-    header += ["kept on unseen texts: mean", "worst task", "kept on known items: mean", "worst task", "certified"]
+    header += ["kept on unseen texts: mean", "worst task", "kept on known items: mean", "worst task"]
+    header += ["without a teacher: mean", "worst task", "certified"]
     rows = []
     for name, tier in result.get("tiers", {}).items():
         p50 = next(iter(tier["latency_ms"].values()))["p50"]
         cells = [f"{tier['size_bytes'] / 1e6:.2f}", f"{tier['size_ratio']:.0f} x", f"{p50:.2f}"]
         cells += [f"{tier['latency_ratio']:.0f} x", *_shares(tier["unseen"]), *_shares(tier["seen"])]
+        cells += _shares(tier.get("untaught", {"tasks": {}}))
         rows.append([name, *cells, "yes" if tier["certified"] else "no"])
     if not rows:
         raise InputError(f"result {result['name']} has no tiers: use another view")

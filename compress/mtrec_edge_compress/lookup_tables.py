@@ -1,4 +1,4 @@
-"""`quantize`: the tables that texts are looked up in -> 8 or 4 bits a word's number, 16 a position's, in plain operators.
+"""`quantize`: the tables that texts are looked up in -> 8 or 4 bits a word's number, 16 a position's, plain operators.
 
 * Words, 8 bits: an INT8 row and a scale a word. ONNX Runtime's own way is one scale a table.
 * Words, 4 bits: two numbers a byte, the row's first half in the low ones. `Gather`, `Mod` and `BitShift` on uint8,

@@ -13,7 +13,18 @@ from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_runtime.errors import RecipeError
 
 NAMES_WITH_DOTS = ("weights.", "tune.search.", "budget.max_drop.")  # tables whose keys are tasks or dotted settings
-OF_ALL_TIERS = ("name", "seed", "model", "weights", "collaborate", "teacher", "evaluation", "tune", "tiers")
+OF_ALL_TIERS = (
+    "name",
+    "seed",
+    "model",
+    "weights",
+    "collaborate",
+    "teacher",
+    "augment",
+    "evaluation",
+    "tune",
+    "tiers",
+)
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -22,6 +22,7 @@ from mtrec_edge_compress.recipe_file import read_recipe, read_tiers
 from mtrec_edge_compress.standing import read_standing, shares_as_result
 from mtrec_edge_compress.tiers_report import write_tiers_report
 from mtrec_edge_compress.training import Device
+from mtrec_edge_compress.unseen import kept_of
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.results import Result as ResultFile
 from mtrec_edge_runtime.results import TierResult, new_result, write_result
@@ -160,6 +161,9 @@ def tier_result(job: Job, done: Result) -> TierResult:
         bytes=job.records["quantize"].facts["bytes"],
         latency_ms=standing.latency_ms,
     )
+    if (alone := next((row for row in job.rows if row.stage == "untaught"), None)) is not None:
+        teacher = next(row for row in job.rows if row.stage == "teacher")
+        found["untaught"] = shares_as_result(kept_of(teacher, alone, job.arrays.tasks).unseen)
     if unseen["tasks"]:
         found["retention_mean"], found["retention_worst"] = unseen["mean"], unseen["worst"]
     return found

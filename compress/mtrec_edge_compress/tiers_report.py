@@ -52,7 +52,7 @@ def tiers_report(result: Mapping[str, Any]) -> Report:
                 "The dot is the mean over the tasks, as large as the files; the line reaches down to the worst task. "
                 "A tier is worth having (dotted line) when no other is both faster and keeps more.",
                 (tier_table(tiers),),
-                (pareto_picture(tiers), fold_picture(tiers)),
+                tuple(drawn for drawn in (pareto_picture(tiers), fold_picture(tiers)) if drawn),
             ),
             *_tasks(tiers),
             *_components(tiers),
@@ -62,10 +62,13 @@ def tiers_report(result: Mapping[str, Any]) -> Report:
 
 
 def _summary(name: str, tier: Mapping[str, Any]) -> str:
-    return (
-        f"{name}: {tier['size_bytes'] / 1e6:.2f} MB, {tier['size_ratio']:.3g}x smaller, {tier['latency_ratio']:.3g}x "
-        f"faster, keeps {tier['retention_mean']:.1%}, worst task {tier['retention_worst']:.1%}"
+    cost = (
+        f"{name}: {tier['size_bytes'] / 1e6:.2f} MB, {tier['size_ratio']:.3g}x smaller and "
+        f"{tier['latency_ratio']:.3g}x faster than BERT-base"
     )
+    if "retention_mean" not in tier:  # nothing unseen could be judged
+        return cost
+    return f"{cost}, keeps {tier['retention_mean']:.1%} on unseen texts, worst task {tier['retention_worst']:.1%}"
 
 
 def _facts(result: Mapping[str, Any]) -> Table:
@@ -89,11 +92,14 @@ def tier_table(tiers: Tiers) -> Table:
         taken = milliseconds(tier)
         row = [name, f"{tier['size_bytes'] / 1e6:.2f}", f"{tier['size_ratio']:.3g}"]
         row += ["-" if taken is None else f"{taken:.3f}", f"{tier['latency_ratio']:.3g}"]
-        row += [f"{tier['retention_mean']:.1%}", f"{tier['retention_worst']:.1%}"]
-        row += [f"{tier[fold][part]:.1%}" if fold in tier else "-" for fold in FOLDS for part in ("mean", "worst")]
+        row += [_share(tier, fold, part) for fold in (*FOLDS, "untaught") for part in ("mean", "worst")]
         rows.append((*row, "yes" if tier["certified"] else "no"))
-    head = ("tier", "MB", "times smaller", "ms", "times faster", "kept, mean", "worst")
-    return Table((*head, "seen, mean", "worst", "unseen, mean", "worst", "certified"), tuple(rows))
+    head = ("tier", "MB", "times smaller", "ms", "times faster", "seen, mean", "worst", "unseen, mean", "worst")
+    return Table((*head, "without a teacher, mean", "worst", "certified"), tuple(rows))
+
+
+def _share(tier: Mapping[str, Any], fold: str, part: str) -> str:
+    return f"{tier[fold][part]:.1%}" if part in tier.get(fold, {}) else "-"
 
 
 def milliseconds(tier: Mapping[str, Any]) -> float | None:
@@ -106,7 +112,13 @@ def milliseconds(tier: Mapping[str, Any]) -> float | None:
 
 
 def pareto_picture(tiers: Tiers) -> str:
-    """Draw time against retention; where a time is not known, all stand by how many times faster they are."""
+    """Draw time against retention; where a time is not known, all stand by how many times faster they are.
+
+    Tiers of which nothing unseen could be judged are left out; without any other there is no picture, "".
+    """
+    tiers = {name: tier for name, tier in tiers.items() if "retention_mean" in tier}
+    if not tiers:
+        return ""
     taken = {name: milliseconds(tier) for name, tier in tiers.items()}
     timed = all(value is not None for value in taken.values())
     place = {name: float(taken[name] or 0) if timed else tiers[name]["latency_ratio"] for name in tiers}
@@ -123,7 +135,7 @@ def pareto_picture(tiers: Tiers) -> str:
             axes.scatter([x], [mean], s=40 + 260 * tier["size_bytes"] / largest, color=OURS, zorder=3)
             label = f"{name}\n{tier['size_bytes'] / 1e6:.2f} MB"
             axes.annotate(label, (x, mean), (11, 0), textcoords="offset points", va="center", color=INK)
-        axes.set(xlabel="ms a text" if timed else "times faster than the teacher", ylabel="kept of the teacher")
+        axes.set(xlabel="ms a text" if timed else "times faster than BERT-base", ylabel="kept of the teacher")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
         axes.margins(x=0.3, y=0.2)
         if not timed:
@@ -146,7 +158,7 @@ def fold_picture(tiers: Tiers) -> str:
 
     def draw(axes: Axes) -> None:
         for fold, colour, mark, shift in (("seen", OURS, "o", -0.12), ("unseen", SECOND, "s", 0.12)):
-            found = [(place + shift, tier[fold]) for place, tier in enumerate(tiers.values()) if fold in tier]
+            found = [(p + shift, tier[fold]) for p, tier in enumerate(tiers.values()) if "mean" in tier.get(fold, {})]
             for x, kept in found:
                 axes.plot([x, x], [kept["worst"], kept["mean"]], color=colour, linewidth=1.2)
                 axes.plot([x], [kept["worst"]], "_", color=colour, markersize=9)

@@ -58,6 +58,7 @@ class TierResult(TypedDict):
     retention_worst: NotRequired[float]
     seen: Kept  # known items, the catalogue by the teacher
     unseen: Kept  # strict cold items and held-out texts, by the student's own encoder
+    untaught: NotRequired[Kept]  # the same on unseen texts, by the same shape trained without the teacher
     certified: bool
     reasons: list[str]
     bytes: dict[str, int]  # of the encoder's graph by component
