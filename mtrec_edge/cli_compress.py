@@ -147,12 +147,14 @@ def compress(
 def budget_overrides(max_mb: float | None, max_ms: float | None, drops: Sequence[str]) -> tuple[str, ...]:
     """Return the budget's options as overrides of the recipe; a share may be a percentage.
 
+    A limit of time is judged in the end, and pruned to before: shapes are chosen by what they take on this machine.
+
     >>> budget_overrides(3.2, None, ["movies.like=1.5%"])
     ('budget.max_mb=3.2', 'budget.max_drop.movies.like=0.015')
     """
-    limits = {"max_mb": max_mb, "max_ms": max_ms}
-    limits |= {f"max_drop.{task}": share for task, share in map(_share, drops)}
-    return tuple(f"budget.{name}={float(limit)!r}" for name, limit in limits.items() if limit is not None)
+    limits = {"budget.max_mb": max_mb, "budget.max_ms": max_ms, "prune.max_ms": max_ms}
+    limits |= {f"budget.max_drop.{task}": share for task, share in map(_share, drops)}
+    return tuple(f"{name}={float(limit)!r}" for name, limit in limits.items() if limit is not None)
 
 
 def _share(text: str) -> tuple[str, float]:

@@ -181,7 +181,7 @@ def test_a_share_is_a_percentage_or_a_number() -> None:
         "budget.max_drop.movies.rating=0.02",
         "budget.max_drop.shop.buy=0.0",
     )
-    assert budget_overrides(None, 0.5, ()) == ("budget.max_ms=0.5",)
+    assert budget_overrides(None, 0.5, ()) == ("budget.max_ms=0.5", "prune.max_ms=0.5")
 
 
 @pytest.mark.parametrize(
