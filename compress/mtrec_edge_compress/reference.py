@@ -1,7 +1,7 @@
 """BERT-base in FP32 beside the student, in the same ONNX Runtime: what ratios of size and latency refer to.
 
-Its weights are random: neither size nor latency depends on them. Building it takes some seconds and 436 MB, so it is
-made once a work folder, and only where a budget or tiers ask for it.
+Its weights are random: neither size nor latency depends on them. Building it takes some seconds, 3 GB of memory and
+435 MB of disk, so it is made once a work folder, and only where a budget or tiers ask for it.
 """
 
 import json

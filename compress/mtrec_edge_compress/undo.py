@@ -10,7 +10,7 @@ from mtrec_edge_compress.ledger import Row, Stage
 from mtrec_edge_compress.recipe import Budget
 from mtrec_edge_compress.unseen import Kept, kept_of
 
-NOISE = 0.03  # a difference of size or latency below this share is none
+NOISE = 0.1  # of latency: below this share a difference is none; equal graphs were seen 3 % apart on a busy machine
 
 
 def why_undo(
@@ -29,7 +29,7 @@ def why_undo(
     """
     student, pruned = rows["student"], rows["pruned"]
     before, after = latency_ms["student"], latency_ms["pruned"]
-    if pruned.size_bytes >= student.size_bytes * (1 - NOISE) and after >= before * (1 - NOISE):
+    if pruned.size_bytes >= student.size_bytes and after >= before * (1 - NOISE):
         return (
             f"neither smaller ({student.size_bytes:,} to {pruned.size_bytes:,} bytes) nor faster ({before:.3f} to "
             f"{after:.3f} ms)"
