@@ -132,7 +132,7 @@ def _look_up_int4(model: Any, node: Any, table: Array) -> list[Any]:
 def cosine_transform(size: int) -> Array:
     """Return the orthonormal matrix (size, size) of the cosine transform (DCT-II): it spreads one number over all."""
     place = np.arange(size)
-    matrix = np.cos(np.pi / size * np.outer(place, place + 0.5)) * np.sqrt(2 / size)
+    matrix: Array = np.cos(np.pi / size * np.outer(place, place + 0.5)) * np.sqrt(2 / size)
     matrix[0] /= np.sqrt(2)
     return matrix
 
