@@ -240,7 +240,8 @@ def test_tiers_share_one_teacher_and_each_has_its_bundle(place: Place) -> None:
     with (place.folder / "tiny.toml").open("a") as recipe:
         recipe.write(
             "[tiers.unpruned.prune]\nheads = 0.0\nunits = 0.0\n"
-            "[tiers.nano]\nbudget = { max_mb = 0.01, min_speedup = 1e5 }\nstudent = { layers = 1 }\n"
+            "[tiers.nano]\nbudget = { max_mb = 0.01, min_speedup = 1e5 }\nstudent = { layers = 1, heads = 1 }\n"
+            "untaught = { compare = true, training = { epochs = 1, users = 4, texts = 8 } }\n"
         )
     found = place.run_tiers("unpruned", "nano")
     assert remade(place, before) == []  # neither the teacher nor the run that was no tier
@@ -257,6 +258,9 @@ def test_tiers_share_one_teacher_and_each_has_its_bundle(place: Place) -> None:
     assert stored["unpruned"]["certified"] and not stored["nano"]["certified"] and not found.certified
     assert [reason.split("(limit")[1][:8] for reason in found.reasons] == [" 100000x", " 0.01 MB"]
     assert all(reason.startswith("nano: ") for reason in found.reasons)
+    alone = read_result(place.work / "tiers/nano/ledger.json")["stages"]
+    assert alone["untaught"]["parameters"] == alone["pruned"]["parameters"] and "untaught" in stored["nano"]
+    assert "untaught" not in stored["unpruned"]
     notes = read_result(place.work / "tiers/unpruned/ledger.json")["notes"]
     assert any(note.startswith("prune undone: neither smaller (") for note in notes)
     again = {path: path.stat().st_mtime_ns for path in place.work.rglob("stage.json")}

@@ -44,7 +44,7 @@ def result(*, nano_ms: float | None = 0.25) -> dict[str, Any]:
 def test_the_page_has_a_line_a_tier_a_pareto_picture_and_the_reasons() -> None:
     page = tiers_page(result())
     rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", page)]
-    small = ["small", "4.00", "100", "0.500", "120", "99.5%", "98.5%", "99.5%", "98.5%", "97.5%", "96.5%", "yes"]
+    small = ["small", "4.00", "100", "0.500", "120", "99.5%", "98.5%", "97.5%", "96.5%", "-", "-", "yes"]
     assert small in rows
     assert [row[-1] for row in rows if row and row[0] == "nano"] == ["no"]
     assert ["movies.like", "99.5%", "97.0%"] in rows and ["movies.like", "97.5%", "95.0%"] in rows
@@ -71,3 +71,18 @@ def test_a_time_is_read_however_it_is_stored(stored: object, expected: float) ->
 def test_a_tier_that_is_slower_and_worse_than_another_is_not_on_the_front() -> None:
     points = {"small": (0.9, 0.99), "tiny": (0.4, 0.98), "beaten": (0.5, 0.97), "nano": (0.2, 0.95)}
     assert pareto_front(points) == ["nano", "tiny", "small"]
+
+
+def test_where_nothing_unseen_could_be_judged_the_cost_stands_alone() -> None:
+    bare = result()
+    for found in bare["tiers"].values():
+        del found["retention_mean"], found["retention_worst"]
+        found["unseen"] = {"tasks": {}}
+    page = tiers_page(bare)
+    assert page.count("<svg") == 2 and "small: 4.00 MB, 100x smaller and 120x faster than BERT-base" in page
+
+
+def test_what_a_student_without_a_teacher_reaches_stands_beside() -> None:
+    found = result()
+    found["tiers"]["small"]["untaught"] = {"mean": 0.8, "worst": 0.5, "tasks": {"movies.like": 0.8}}
+    assert "<td>80.0%</td><td>50.0%</td><td>yes</td>" in tiers_page(found).replace("\n", "")
