@@ -132,3 +132,10 @@ def test_a_failing_process_is_an_error_with_its_last_line(tmp_path: Path) -> Non
     broken.write_bytes(b"not a graph")
     with pytest.raises(StageError, match=r"a measuring process ended with 1: .*; run it again alone"):
         bench([BUNDLE], against=[broken], protocol=QUICK)
+
+
+def test_a_call_of_its_own_comes_before_each_timed_one_where_asked_for() -> None:
+    order: list[str] = []
+    calls = {name: (lambda name=name: order.append(name)) for name in ("large", "small")}
+    sample_ms(calls, Sampling(samples=2, seconds=0.0, warmup_runs=1, warmup_seconds=0.0, own_caches=True))
+    assert order == ["large", "large", "small", "small"] * 3
