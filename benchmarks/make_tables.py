@@ -103,7 +103,7 @@ def tiers_table(result: Result) -> str:
     rows = []
     for name, tier in result.get("tiers", {}).items():
         p50 = next(iter(tier["latency_ms"].values()))["p50"]
-        cells = [f"{tier['size_bytes'] / 1e6:.2f}", f"{tier['size_ratio']:.0f} x", f"{p50:.2f}"]
+        cells = [f"{tier['size_bytes'] / 1e6:.2f}", f"{tier['size_ratio']:.0f} x", f"{p50:.3f}"]
         cells += [f"{tier['latency_ratio']:.0f} x", *_shares(tier["unseen"]), *_shares(tier["seen"])]
         cells += _shares(tier.get("untaught", {"tasks": {}}))
         rows.append([name, *cells, "yes" if tier["certified"] else "no"])
