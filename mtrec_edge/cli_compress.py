@@ -91,7 +91,7 @@ def compress(
     """
     overrides += budget_overrides(max_mb, max_ms, drops)
     if unlabelled:
-        overrides += (f"augment.unlabelled={json.dumps([str(path) for path in unlabelled])}",)
+        overrides += (f"augment.unlabelled={json.dumps([str(path) for path in unlabelled], ensure_ascii=False)}",)
     names = list(dict.fromkeys(name.strip() for name in tiers.split(",") if name.strip()))
 
     from accelerate import PartialState

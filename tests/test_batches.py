@@ -287,6 +287,14 @@ def test_labels_of_targets_are_their_events() -> None:
             assert batch.pairs.positives["movies.like"] == int((rating[exists] >= 4.0).sum())
 
 
+def test_a_student_reads_no_text_of_the_test_fold_in_pairs_either() -> None:
+    arrays = world_arrays()
+    source = world_source(every_text=True, settings=replace(SETTINGS, fresh_targets=2))
+    items = len(arrays.item_ids)
+    read = {int(row) for epoch in range(3) for batch in source.epoch(epoch) for row in batch.rows if row < items}
+    assert read and not read & set(np.flatnonzero(arrays.item_fold == Fold.TEST).tolist())
+
+
 def test_without_pairs_every_text_comes_once() -> None:
     source = world_source(with_pairs=False, every_text=True)
     arrays = world_arrays()

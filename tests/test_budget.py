@@ -57,8 +57,9 @@ def test_the_mean_does_not_hide_the_worst_task() -> None:
 def test_a_limit_that_nothing_could_be_measured_for_is_missed() -> None:
     (drop,) = quality_reasons(Budget(max_drop={"products.tags": 0.5}), KEPT, TASKS)
     assert drop.startswith("products.tags: what is lost of the teacher's span_f1 could not be judged (limit 50.00%)")
-    (kept,) = quality_reasons(Budget(retention_worst=0.1), NOTHING, TASKS)
-    assert kept.startswith("nothing of the teacher's could be judged")
+    seen, unseen = quality_reasons(Budget(retention_worst=0.1), NOTHING, TASKS)
+    assert seen.startswith("nothing of the teacher's could be judged on known items")
+    assert unseen.startswith("nothing of the teacher's could be judged on texts it never saw")
 
 
 def test_an_unknown_task_names_the_known_ones() -> None:

@@ -22,10 +22,11 @@ from tiny_training import (
 
 from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.data.arrays import Arrays
-from mtrec_edge_compress.distill import VECTOR, StudentLearner, distill, soft_targets
+from mtrec_edge_compress.distill import VECTOR, StudentLearner, distill
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.soft_targets import soft_targets
 from mtrec_edge_compress.start import new_student
 
 SAME = replace(RECIPE, student=replace(RECIPE.student, layers=2, embedding_size=0))  # the teacher's own shape

@@ -10,6 +10,7 @@ from tiny_training import CPU, SETTINGS, source_for, tiny_arrays, tiny_learner, 
 
 from mtrec_edge_compress.batches import Batch
 from mtrec_edge_compress.data.arrays import build_arrays
+from mtrec_edge_compress.encoding import encode_all, encode_pooled
 from mtrec_edge_compress.learner import ALIGNMENT, Learner, label_scale
 from mtrec_edge_runtime.errors import DataError
 
@@ -159,3 +160,16 @@ def test_a_task_without_a_train_label_is_refused() -> None:
     arrays = build_arrays(replace(data, items=items))
     with pytest.raises(DataError, match=r"movies\.genre has no label in the training fold; the next step"):
         label_scale(arrays, arrays.task("movies.genre"))
+
+
+def test_known_pooled_states_spare_the_encoding_and_change_nothing() -> None:
+    arrays = world_arrays()
+    learner = tiny_learner(arrays)
+    pooled = encode_pooled(learner.model, learner.tokens, CPU, torch.float32)
+    whole, spared = (encode_all(learner.model, learner.tokens, device=CPU, pooled=states) for states in (None, pooled))
+    assert np.abs(whole.vectors - spared.vectors).max() < 1e-6
+    for name, logits in whole.logits.items():
+        assert np.abs(logits - spared.logits[name]).max() < 1e-5
+    for name, words in whole.word_logits.items():
+        assert words.keys() == spared.word_logits[name].keys()
+        assert all(np.abs(words[row] - spared.word_logits[name][row]).max() < 1e-5 for row in words)

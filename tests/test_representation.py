@@ -3,14 +3,16 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from tiny_training import RECIPE, source_for, tiny_student_learner, world_arrays
+from tiny_training import MAX_TOKENS, RECIPE, source_for, tiny_student_learner, world_arrays
 
 from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.distill import HIDDEN, RELATION, StudentLearner
 from mtrec_edge_compress.recipe import Student
-from mtrec_edge_compress.representation import Representation, relation_loss
+from mtrec_edge_compress.representation import Representation, aligned_rows, relation_loss
+from mtrec_edge_compress.tokens import Tokens
 from mtrec_edge_runtime.errors import RecipeError
 
 
@@ -38,7 +40,7 @@ def learner_like_its_teacher() -> StudentLearner:
     learner = tiny_student_learner(world_arrays(), recipe)
     backbone = learner.model.text.backbone
     assert isinstance(backbone, CompactBert)
-    learner.inside = Representation(backbone, learner.soft.teacher, learner.soft.tokens, learner.tokens)
+    learner.inside = Representation(backbone, learner.soft.teacher, learner.soft.tokens, learner.tokens, MAX_TOKENS)
     return learner
 
 
@@ -59,10 +61,26 @@ def test_another_student_has_not() -> None:
     assert found[RELATION] > 1e-4 and found[HIDDEN] > 1e-4
 
 
+def test_only_whole_texts_of_as_many_tokens_are_compared() -> None:
+    """Four texts, cut at three tokens: alike, of other length, and two that were cut, whatever they hold."""
+    teacher, student = (
+        Tokens(tuple(np.zeros(length, np.int64) for length in lengths), ()) for lengths in ((2, 2, 3, 3), (2, 1, 3, 2))
+    )
+    assert aligned_rows(teacher, student, 3).tolist() == [True, False, False, False]
+
+
+def test_a_closed_look_leaves_nothing_behind() -> None:
+    learner = learner_like_its_teacher()
+    assert learner.inside is not None
+    learner.inside.close()
+    layer = learner.model.text.backbone.layers[-1]
+    assert not layer.query._forward_hooks and not learner.inside.seen
+
+
 def test_a_static_student_has_no_relations_to_learn() -> None:
     static = replace(RECIPE, student=Student("outputs", layers=0, embedding_size=0, dropout=0.0))
     learner = tiny_student_learner(world_arrays(), static)
     backbone = learner.model.text.backbone
     assert isinstance(backbone, CompactBert)
     with pytest.raises(RecipeError, match="set both to 0"):
-        Representation(backbone, learner.soft.teacher, learner.soft.tokens, learner.tokens)
+        Representation(backbone, learner.soft.teacher, learner.soft.tokens, learner.tokens, MAX_TOKENS)

@@ -1,5 +1,7 @@
 """Does pruning pay? By hand."""
 
+from dataclasses import replace
+
 import pytest
 from tiny_models import TASKS
 
@@ -14,13 +16,13 @@ STRICT = Budget(max_drop={"movies.genre": 0.02}, retention_worst=0.9)
 def rows(*, student: float, pruned: float, smaller: bool = True) -> dict[Stage, Row]:
     """Three rows; the teacher's macro F1 is 0.5, the others keep these shares of it."""
 
-    def row(stage: Stage, share: float, size: int) -> Row:
-        return Row(stage, 1_000_000, size, {"movies.genre": {"macro_f1": 0.5 * share}}, {"movies.genre": {}}, {})
+    def row(stage: Stage, share: float, size: int, parameters: int = 1_000_000) -> Row:
+        return Row(stage, parameters, size, {"movies.genre": {"macro_f1": 0.5 * share}}, {"movies.genre": {}}, {})
 
     return {
         "teacher": row("teacher", 1.0, 90_000_000),
         "student": row("student", student, 4_000_000),
-        "pruned": row("pruned", pruned, 3_000_000 if smaller else 4_000_000),
+        "pruned": row("pruned", pruned, 3_000_000 if smaller else 4_000_000, 900_000),
     }
 
 
@@ -37,6 +39,12 @@ def test_pruning_that_makes_smaller_or_faster_stays() -> None:
 def test_pruning_that_makes_neither_smaller_nor_faster_is_undone() -> None:
     found = undone(rows(student=1.0, pruned=1.0, smaller=False), Budget(), after=0.99)  # 1 % is noise
     assert found == "neither smaller (4,000,000 to 4,000,000 bytes) nor faster (1.000 to 0.990 ms)"
+
+
+def test_healing_that_removed_nothing_stays() -> None:
+    found = rows(student=1.0, pruned=1.0, smaller=False)
+    found["pruned"] = replace(found["pruned"], parameters=found["student"].parameters)
+    assert undone(found, Budget(), after=1.0) == ""
 
 
 def test_pruning_that_misses_the_quality_which_the_student_had_is_undone() -> None:

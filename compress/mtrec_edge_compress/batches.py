@@ -184,6 +184,8 @@ class BatchSource:
         if windows:
             negatives = self._windows.negatives(rng, windows[0].domain, self.settings.negatives)
             items = self._fresh_items(rng, windows, negatives)
+            if self.every_text:  # a student reads nothing that tests look at, in a pair neither
+                items = items[np.isin(items, self._pool)]
             pairs = self._pairs(windows, negatives, self._drop(rng, len(windows), len(negatives)))
             fresh = np.concatenate([fresh, items])
         company = self._co_consumption.sample(rng, texts, self._mine) if self.with_company else []

@@ -46,14 +46,15 @@ def speed_reasons(budget: Budget, *, latency_ms: float, speedup: float | None) -
 def quality_reasons(budget: Budget, kept: Kept, tasks: Sequence[TaskSpec]) -> tuple[str, ...]:
     """Return which limits of quality are missed, on known items and on unseen texts."""
     reasons = [*_drop_reasons(budget, kept, tasks)]
-    if (budget.retention_mean or budget.retention_worst) and not (kept.seen.tasks or kept.unseen.tasks):
-        reasons.append(
-            "nothing of the teacher's could be judged, known or unseen, so no retention is proved; the next step: a "
-            "better teacher, or a test fold with strict cold items"
-        )
+    asked = budget.retention_mean or budget.retention_worst
     for place, shares in (("seen", kept.seen), ("unseen", kept.unseen)):
         if shares.tasks:
             reasons += _retention_reasons(budget, shares, PLACES[place])
+        elif asked:
+            reasons.append(
+                f"nothing of the teacher's could be judged {PLACES[place]}, so no retention is proved there; the next "
+                "step: a better teacher, or a test fold with strict cold items"
+            )
     return tuple(reasons)
 
 

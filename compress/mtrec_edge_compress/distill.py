@@ -4,12 +4,8 @@ The student's vectors are trained to lie in the teacher's space: wherever a step
 the teacher's vector, so the ranker works on either and a catalogue may hold the teacher's.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,13 +16,12 @@ from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
-from mtrec_edge_compress.encoding import Encoded, encode_pooled
-from mtrec_edge_compress.extra_texts import ExtraText
-from mtrec_edge_compress.fusion import FusedPairs
+from mtrec_edge_compress.encoding import encode_pooled
 from mtrec_edge_compress.learner import Learner, order_of, rank_pairs
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe, Training
 from mtrec_edge_compress.representation import Representation
+from mtrec_edge_compress.soft_targets import SoftTargets
 from mtrec_edge_compress.start import fit_projection
 from mtrec_edge_compress.teacher import task_weights
 from mtrec_edge_compress.text_labels import TextLabels
@@ -37,66 +32,6 @@ from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.tasks import Kind
 
 VECTOR, RELATION, HIDDEN = "vector", "relation", "hidden"  # names of the matching losses among the tasks' losses
-
-
-@dataclass(frozen=True)
-class SoftTargets:
-    """What the teacher says of every corpus row, and the teacher itself for pairs."""
-
-    teacher: MultiTaskModel
-    tokens: Tokens  # every text under the teacher's vocabulary
-    vectors: Tensor  # (rows, D)
-    classes: dict[str, Tensor]  # multiclass task -> (rows, labels)
-    words: dict[str, Tensor]  # token task -> (all words, labels)
-    word_start: Tensor  # (rows + 1,) where each row's words begin in `words`
-    asked: dict[str, Tensor]  # text task -> (rows,) whether a text of its source and domain stands there
-    fused: FusedPairs | None = None  # several teachers for pairs, in place of the one
-
-
-def soft_targets(
-    teacher: MultiTaskModel,
-    tokens: Tokens,
-    encoded: Encoded,
-    arrays: Arrays,
-    device: torch.device,
-    *,
-    extra: Sequence[ExtraText] = (),
-    fused: FusedPairs | None = None,
-) -> SoftTargets:
-    """Lay out what the teacher computed for every text of the corpus, then for every extra one."""
-    rows = len(encoded.vectors)
-    splits = [()] * len(arrays.item_ids) + list(arrays.text_tokens) + [text.words for text in extra]
-    start = np.concatenate([[0], np.cumsum([len(split) for split in splits])])
-    words = {}
-    for task in teacher.text_tasks:
-        if task.kind is Kind.TOKEN:
-            table = np.zeros((start[-1], len(task.labels)), np.float32)
-            for row, logits in encoded.word_logits[task.name].items():
-                table[start[row] : start[row] + len(logits)] = logits
-            words[task.name] = torch.from_numpy(table).to(device)
-    assert rows == len(splits)
-    return SoftTargets(
-        teacher.to(device).eval(),
-        tokens,
-        torch.from_numpy(encoded.vectors).to(device),
-        {name: torch.from_numpy(logits).to(device) for name, logits in encoded.logits.items()},
-        words,
-        torch.from_numpy(start).to(device),
-        {task.name: torch.from_numpy(_asked(task, arrays, extra)).to(device) for task in teacher.text_tasks},
-        fused,
-    )
-
-
-def _asked(task: TaskSpec, arrays: Arrays, extra: Sequence[ExtraText]) -> npt.NDArray[np.bool_]:
-    """Return whether each row's text is one that the text task is asked about, (rows,)."""
-    items = np.zeros(len(arrays.item_ids), bool)
-    texts = np.zeros(len(arrays.texts), bool)
-    if task.source == "items":
-        items[arrays.domains[task.domain]] = True
-    else:
-        texts[:] = (arrays.dataset.texts["domain"] == task.domain).to_numpy()
-    more = np.array([(text.table, text.domain) == (task.source, task.domain) for text in extra], bool)
-    return np.concatenate([items, texts, more])
 
 
 class StudentLearner(Learner):
@@ -146,7 +81,7 @@ class StudentLearner(Learner):
         """Return the losses that look inside the teacher, where they are asked for."""
         if self.inside is None:
             return {}
-        share = len(bucket.rows) / len(batch.rows)
+        share = len(bucket.rows) / (len(batch.rows) * losses.processes())
         relation, hidden = self.inside(bucket, states)
         return {RELATION: relation * share, HIDDEN: hidden * share}
 
@@ -293,7 +228,8 @@ def distill(
         _start_projection(learner, arrays, open_device(device))
     if settings.relation_weight or settings.hidden_weight:
         backbone = compact_backbone(learner)
-        learner.inside = Representation(backbone, learner.soft.teacher, learner.soft.tokens, learner.tokens)
+        longest = recipe.model.max_tokens
+        learner.inside = Representation(backbone, learner.soft.teacher, learner.soft.tokens, learner.tokens, longest)
     texts = student_batches(recipe, learner, arrays, collaboration, settings.represent, with_pairs=False)
     fit(
         learner,
@@ -304,7 +240,9 @@ def distill(
         label="represent",
         progress=progress,
     )
-    learner.inside = None
+    if learner.inside is not None:
+        learner.inside.close()
+        learner.inside = None
     both = student_batches(recipe, learner, arrays, collaboration, settings.tasks, with_pairs=True)
     return fit(
         learner,

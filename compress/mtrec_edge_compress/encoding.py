@@ -32,8 +32,10 @@ class Encoded:
 
 
 def joined(first: Encoded, second: Encoded) -> Encoded:
-    """Return the rows of both, the second's behind."""
+    """Return the rows of both, the second's behind; in memory, unless there are none."""
     rows = len(first.vectors)
+    if not len(second.vectors):
+        return first
     return Encoded(
         np.concatenate([first.vectors, second.vectors]),
         {name: np.concatenate([logits, second.logits[name]]) for name, logits in first.logits.items()},

@@ -15,6 +15,7 @@ import numpy as np
 
 from mtrec_edge_compress.data.arrays import Arrays, IntArray
 from mtrec_edge_compress.text_labels import TextLabels
+from mtrec_edge_runtime.tokenizer import split_words
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,16 @@ def cross_texts(arrays: Arrays, *, share: float, seed: int) -> tuple[ExtraText, 
 
 
 def without_corpus(arrays: Arrays, texts: Iterable[ExtraText]) -> tuple[ExtraText, ...]:
-    """Return the texts once each, without those that equal one of the corpus: held-out texts stay unseen."""
-    corpus = {text.lower() for text in (*arrays.item_texts, *arrays.texts)}
-    return tuple(extra for extra in dict.fromkeys(texts) if extra.text.lower() not in corpus)
+    """Return the texts once each, without those whose words are those of a text, title or description of the corpus.
+
+    So a held-out text stays unseen.
+    """
+    items = arrays.dataset.items
+    corpus = {
+        tuple(split_words(text))
+        for text in (*arrays.item_texts, *arrays.texts, *items["title"].to_list(), *items["description"].to_list())
+    }
+    return tuple(extra for extra in dict.fromkeys(texts) if tuple(split_words(extra.text)) not in corpus)
 
 
 def _groups(arrays: Arrays, pool: IntArray) -> Iterator[tuple[str, str, IntArray]]:
@@ -65,6 +73,8 @@ def _crossed(
         return
     for first, second in zip(rng.choice(rows, count), rng.choice(rows, count), strict=True):
         head, tail = (_words(arrays, int(row)) for row in (first, second))
+        if not head or not tail:
+            continue
         words = (*head[: int(rng.integers(1, len(head) + 1))], *tail[int(rng.integers(0, len(tail))) :])
         tagged = table == "texts" and bool(arrays.text_tokens[int(first) - len(arrays.item_ids)])
         yield ExtraText(" ".join(words), words if tagged else (), domain, table)

@@ -1,7 +1,7 @@
 """How long a student of a given shape takes on this machine: measured for a few shapes, predicted for all others.
 
-ms = fixed + sum over layers of (layer + heads * head + units * unit). The four numbers are fitted to the shipped INT8
-graph of random weights, whose time is that of trained ones. Knows nothing of importance.
+ms = fixed + sum over layers of (layer + heads * head + units * unit). The four numbers are fitted to INT8 graphs of
+random weights, quantized by default settings; their time is that of trained ones. Knows nothing of importance.
 """
 
 import tempfile
@@ -15,12 +15,12 @@ import torch
 from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.graphs import Graphs
+from mtrec_edge_compress.latency import ANY_TOKEN, TOKENS
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.quantize import quantize
 from mtrec_edge_compress.recipe import Quantize
 from mtrec_edge_runtime.timing import Sampling, sample_ms
 
-TOKENS = 32  # of the text that is timed, fewer where fewer are served
 LEAST_UNITS = 16
 SAMPLING = Sampling(samples=200, seconds=2.0)
 
@@ -52,7 +52,7 @@ def measure_table(student: MultiTaskModel) -> LatencyTable:
     assert isinstance(backbone, CompactBert)
     shapes = shapes_to_time(backbone.shape.layers)
     length = min(TOKENS, backbone.shape.positions)
-    ids = np.full((1, length), 5, np.int64)
+    ids = np.full((1, length), ANY_TOKEN, np.int64)
     with tempfile.TemporaryDirectory() as place:
         graphs = [_graphs(student, shape, Path(place) / str(number), ids) for number, shape in enumerate(shapes)]
         calls = {
@@ -82,9 +82,10 @@ def fit_table(shapes: Sequence[Layers], times: Sequence[float]) -> LatencyTable:
 def _graphs(student: MultiTaskModel, layers: Layers, folder: Path, ids: np.ndarray) -> Graphs:
     backbone = student.text.backbone
     assert isinstance(backbone, CompactBert)
-    torch.manual_seed(0)
     shape = replace(backbone.shape, layers=tuple(layers))
-    model = MultiTaskModel(CompactBert(shape), student.hidden_size, student.shape, student.tasks).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = MultiTaskModel(CompactBert(shape), student.hidden_size, student.shape, student.tasks).eval()
     export_onnx(model, folder)
     quantize(folder, folder / "int8", [ids[0]], Quantize())
     return Graphs(folder / "int8", "fast")

@@ -46,6 +46,7 @@ from mtrec_edge_compress.stages import (
 )
 from mtrec_edge_compress.teacher import small_random_bert
 from mtrec_edge_compress.training import Device, open_device
+from mtrec_edge_compress.unlabelled import file_hash
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.manifest import Manifest, read_manifest
 from mtrec_edge_runtime.results import write_result
@@ -173,9 +174,11 @@ def run_through(job: Job, settings: Settings, stages: Sequence[StageOf]) -> None
     """Run these stages in order; each adds its settings to `settings` and its record to the job's."""
     for name, stage, own in stages:
         settings |= {f"{key}_settings": asdict(job.recipe)[key] for key in own}
-        if name == "export":  # what is exported follows from the budget, too; the same choice makes the same graphs
+        if name == "untaught":  # what ships follows from the budget, too; the same choice makes the same graphs
             time_pruning(job)
             settings["shipped"] = job.shipped
+        if name == "augment" and job.recipe.augment.unlabelled:
+            settings["unlabelled"] = [file_hash(path) for path in job.recipe.augment.unlabelled]
         if name == "bundle":
             settings["compared"] = job.compared
             _forget_a_missing_bundle(job)

@@ -23,7 +23,7 @@ from mtrec_edge_compress.latency_table import LatencyTable, measure_table
 from mtrec_edge_compress.recipe import Prune, Recipe
 from mtrec_edge_compress.training import Device, Validate, fit, open_device
 
-KEPT = "kept.json"
+KEPT, TABLE = "kept.json", "latency_table.json"
 UNIT_MULTIPLE = 16  # a layer keeps a multiple of this many units: whole vector registers
 
 
@@ -86,7 +86,7 @@ def keep_within(
     """Return the heads and units each layer keeps so that the encoder is predicted to take at most `max_ms`.
 
     What is worth least for the time it takes goes first, a head or a group of 16 units at a time; a layer keeps one of
-    each. When that is still too slow, that is what is kept: verify.py tells.
+    each. When that is still too slow, that is what is kept: `budget.max_ms` judges it.
     """
     heads = [part.argsort(descending=True).tolist() for part in scores[0]]  # the last is worth least
     units = [part.argsort(descending=True).tolist() for part in scores[1]]
@@ -151,19 +151,15 @@ def prune(
     for number in range(1, rounds + 1):
         place = folder / f"round-{number}"
         remembered = place / KEPT
-        if not remembered.is_file() and whole:  # a student without layers has nothing to remove
+        if whole and not remembered.is_file() and PartialState().is_main_process:
             both = student_batches(
                 recipe, learner, arrays, collaboration, settings.tasks, with_pairs=True, round_number=number
             )
             scores = importance(learner, both, settings.importance_steps, open_device(device))
+            kept = _choose(scores, whole, settings, number / rounds)
             if settings.max_ms:
-                table = _table(folder / "latency_table.json", learner)
-                longest = table.predict(whole)
-                kept = keep_within(scores, table, longest + (settings.max_ms - longest) * number / rounds)
-            else:
-                kept = _choose(scores, whole, settings, number / rounds)
-            if PartialState().is_main_process:
-                _remember(remembered, kept)
+                kept = _within_time(scores, kept, whole, _table(folder, learner), settings.max_ms, number / rounds)
+            _remember(remembered, kept)
         PartialState().wait_for_everyone()
         remove_again(backbone, remembered)
         texts = student_batches(
@@ -233,10 +229,26 @@ def _remembered(path: Path) -> tuple[list[Tensor], list[Tensor]]:
     return [torch.tensor(part) for part in heads], [torch.tensor(part) for part in units]
 
 
-def _table(path: Path, learner: StudentLearner) -> LatencyTable:
-    """Return the latency table of this machine and student, measured once and remembered at `path`."""
+def _within_time(
+    scores: tuple[list[Tensor], list[Tensor]],
+    kept: tuple[list[Tensor], list[Tensor]],
+    whole: Sequence[tuple[int, int]],
+    table: LatencyTable,
+    max_ms: float,
+    share: float,
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return what the recipe keeps if it is fast enough when `share` of the way to `max_ms` is gone, else less."""
+    longest = table.predict(whole)
+    limit = longest + (max_ms - longest) * share
+    shape = [(len(heads), len(units)) for heads, units in zip(*kept, strict=True)]
+    return kept if table.predict(shape) <= limit else keep_within(scores, table, limit)
+
+
+def _table(folder: Path, learner: StudentLearner) -> LatencyTable:
+    """Return the latency table of this machine and student, measured once and remembered in `folder`."""
+    path = folder / TABLE
     if not path.is_file():
-        path.write_text(json.dumps(asdict(measure_table(learner.model))))
+        _write(path, asdict(measure_table(learner.model)))
     return LatencyTable(**json.loads(path.read_text()))
 
 
@@ -250,8 +262,13 @@ def _choose(
 
 
 def _remember(path: Path, kept: tuple[list[Tensor], list[Tensor]]) -> None:
-    """Write what is kept, whole or not at all."""
+    """Write what is kept."""
+    _write(path, [[indices.tolist() for indices in part] for part in kept])
+
+
+def _write(path: Path, content: object) -> None:
+    """Write JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
-    new.write_text(json.dumps([[indices.tolist() for indices in part] for part in kept]))
+    new.write_text(json.dumps(content))
     new.replace(path)

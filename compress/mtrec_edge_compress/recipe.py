@@ -136,6 +136,8 @@ class Student:
         """Refuse a student that cannot be built."""
         _within("student.layers", self.layers, 1 if self.start == "layers" else 0, 48)
         _within("student.hidden_size", self.hidden_size, 0, 4096)
+        if self.hidden_size and self.start == "layers":
+            raise RecipeError("student.hidden_size: the teacher's layers keep its width; write start = 'outputs', or 0")
         _within("student.heads", self.heads, 0, 64)
         _within("student.units", self.units, 0, 16_384)
         _within("student.vocabulary", self.vocabulary, 200, 1_000_000)
@@ -182,7 +184,7 @@ class Prune:
 
     heads: float = 0.25  # share of all attention heads removed in the end
     units: float = 0.25  # share of all feed-forward units removed in the end
-    max_ms: float = 0.0  # instead: shapes predicted to take this long for 32 tokens, by a table measured here
+    max_ms: float = 0.0  # remove more, until 32 tokens are predicted to take at most this, by a table measured here
     rounds: int = 3
     importance_steps: int = 20  # batches whose gradients make the importance
     heal: Training = field(default_factory=Training)  # texts only, after each round

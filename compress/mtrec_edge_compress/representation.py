@@ -6,6 +6,7 @@ same text; a text that the trimmed vocabulary cuts into other pieces has no comm
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,32 +25,45 @@ class Representation(nn.Module):
     """The losses of phase one that look inside. Holds the map from the student's states to the teacher's."""
 
     def __init__(
-        self, student: CompactBert, teacher: MultiTaskModel, teacher_tokens: Tokens, student_tokens: Tokens
+        self,
+        student: CompactBert,
+        teacher: MultiTaskModel,
+        teacher_tokens: Tokens,
+        student_tokens: Tokens,
+        max_tokens: int,
     ) -> None:
         super().__init__()
         layers = getattr(getattr(teacher.text.backbone, "encoder", None), "layer", None)
-        if not student.layers or layers is None:
+        attention = getattr(getattr(layers[-1], "attention", None), "self", None) if layers else None
+        if not student.layers or attention is None:
             raise RecipeError(
                 "distill.relation_weight and distill.hidden_weight need layers to compare, of a student and of a "
                 "BERT-family teacher; set both to 0"
             )
         self._teacher = (teacher,)  # in a tuple, so that it is no submodule
         self.tokens = teacher_tokens
-        self.register_buffer("aligned", aligned_rows(teacher_tokens, student_tokens), persistent=False)
+        self.register_buffer("aligned", aligned_rows(teacher_tokens, student_tokens, max_tokens), persistent=False)
         self.aligned: Tensor  # (rows,)
         last = student.layers[-1]
         assert isinstance(last, Layer)
-        attention = layers[-1].attention.self
         self.heads = math.gcd(last.heads, attention.num_attention_heads)
         self.expand = nn.Linear(student.shape.hidden_size, teacher.hidden_size, bias=False)
         nn.init.eye_(self.expand.weight)
         self.seen: dict[str, Tensor] = {}
+        self.hooks: list[Any] = []
         for kind in KINDS:
             self._watch(getattr(last, kind), f"student {kind}")
             self._watch(getattr(attention, kind), f"teacher {kind}")
 
     def _watch(self, module: nn.Module, name: str) -> None:
-        module.register_forward_hook(lambda _module, _inputs, output: self.seen.__setitem__(name, output))
+        hook = module.register_forward_hook(lambda _module, _inputs, output: self.seen.__setitem__(name, output))
+        self.hooks.append(hook)
+
+    def close(self) -> None:
+        """Look no longer: both models are as they were."""
+        for hook in self.hooks:
+            hook.remove()
+        self.seen.clear()
 
     def forward(self, bucket: TextBucket, states: Tensor) -> tuple[Tensor, Tensor]:
         """Return the relation loss and the hidden-state loss of one bucket, means over its comparable texts.
@@ -104,6 +118,7 @@ def _log_relation(part: Tensor, heads: int) -> Tensor:
     return torch.matmul(split, split.transpose(2, 3)) / math.sqrt(split.shape[-1])
 
 
-def aligned_rows(teacher: Tokens, student: Tokens) -> Tensor:
-    """Return whether each row has as many tokens in both vocabularies, (rows,)."""
-    return torch.tensor([len(a) == len(b) for a, b in zip(teacher.ids, student.ids, strict=True)], dtype=torch.bool)
+def aligned_rows(teacher: Tokens, student: Tokens, max_tokens: int) -> Tensor:
+    """Return whether each row has as many tokens in both vocabularies, (rows,); a text that was cut may be no match."""
+    pairs = zip(teacher.ids, student.ids, strict=True)
+    return torch.tensor([len(a) == len(b) < max_tokens for a, b in pairs], dtype=torch.bool)

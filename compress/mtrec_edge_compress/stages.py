@@ -1,4 +1,4 @@
-"""The ten stages: each reads the folders of those before it, writes its own, and returns rows of the ledger.
+"""The stages: each reads the folders of those before it, writes its own, and returns rows of the ledger.
 
 Knows nothing of their order, of resuming or of settings that changed: see pipeline.py.
 """
@@ -20,7 +20,7 @@ from mtrec_edge_compress.calibration import fit_temperatures
 from mtrec_edge_compress.checkpoint import load_model, save_model
 from mtrec_edge_compress.collaboration import fit_collaboration, save_collaboration
 from mtrec_edge_compress.data.arrays import FloatArray
-from mtrec_edge_compress.distill import StudentLearner, compact_backbone, distill, soft_targets, student_learner
+from mtrec_edge_compress.distill import StudentLearner, compact_backbone, distill, student_learner
 from mtrec_edge_compress.encoding import encode_all, joined, load_encoded, save_encoded
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.extra_texts import ExtraText, cross_texts, save_extra, without_corpus
@@ -35,6 +35,7 @@ from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.onnx_graph import byte_ledger
 from mtrec_edge_compress.prune import cut_to_start, prune
 from mtrec_edge_compress.quantize import ENCODER_FAST, quantize
+from mtrec_edge_compress.soft_targets import soft_targets
 from mtrec_edge_compress.standing import measure_standing
 from mtrec_edge_compress.start import new_student
 from mtrec_edge_compress.teacher import teacher_batches, train_teacher

@@ -21,6 +21,7 @@ from mtrec_edge_compress.compact import CompactBert, CompactShape, Layer, compac
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.teacher import load_backbone
+from mtrec_edge_runtime.errors import RecipeError
 from mtrec_edge_runtime.tasks import Kind
 
 HEAD_SIZE = 32
@@ -84,7 +85,12 @@ def _from_outputs(
 ) -> tuple[CompactBert, Tensor]:
     """Return the backbone, and the basis (teacher's hidden, hidden) its states are coordinates in."""
     settings, wide = recipe.student, bert.config.hidden_size
-    hidden = settings.hidden_size if 0 < settings.hidden_size < wide else wide
+    hidden = settings.hidden_size or wide
+    if hidden > min(wide, len(token_ids)):
+        raise RecipeError(
+            f"student.hidden_size = {hidden}: from outputs a student is at most as wide as its teacher ({wide}) and as "
+            f"its vocabulary ({len(token_ids)}); the next step: a smaller number, or more words"
+        )
     size = settings.embedding_size if 0 < settings.embedding_size < hidden else hidden
     shape = CompactShape(
         len(token_ids),

@@ -1,4 +1,4 @@
-"""Several students of one teacher in one run: `collaborate` and `teacher` once, every other stage for each tier.
+"""Several students of one teacher in one run: what makes and asks the teacher once, every other stage for each tier.
 
 A tier is the recipe with the settings of its table `[tiers.NAME]` over it. Its stages are under `work/tiers/NAME`, its
 bundle in `out/NAME`; `work/tiers.json` compares the tiers with each other, with their teacher and with BERT-base.

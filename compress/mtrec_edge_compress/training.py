@@ -314,6 +314,7 @@ class _Run:
         if self.settings.trackers:
             self.accelerator.end_training()
         self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)  # the next run wraps it anew
+        self.learner.done = 0.0
         best = load_model(self.folder / "best")
         self.learner.model.load_state_dict(best.state_dict())
         self.learner.model.eval()

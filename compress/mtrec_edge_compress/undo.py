@@ -28,6 +28,8 @@ def why_undo(
         latency_ms: of the stages student and pruned, p50 of one text through their FP32 graphs.
     """
     student, pruned = rows["student"], rows["pruned"]
+    if pruned.parameters == student.parameters:  # nothing was removed: what followed is training, and stays
+        return ""
     before, after = latency_ms["student"], latency_ms["pruned"]
     if pruned.size_bytes >= student.size_bytes and after >= before * (1 - NOISE):
         return (

@@ -1,6 +1,7 @@
 """Unlabelled text files for distillation: one text a line, plain or gzip. Cleaned and scrubbed of personal data."""
 
 import gzip
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,6 +32,11 @@ def read_unlabelled(paths: Sequence[str], *, most: int, seed: int) -> tuple[str,
     counts: Counter[str] = Counter()
     cleaned = (scrub_text(clean_text(texts[number]), counts) for number in chosen)
     return tuple(dict.fromkeys(text for text in cleaned if text))
+
+
+def file_hash(path: str) -> str:
+    """Return the SHA-256 of a file's content, "" when there is none: `read_unlabelled` says so."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else ""
 
 
 def _lines(path: Path) -> Iterator[str]:

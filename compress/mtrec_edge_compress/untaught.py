@@ -26,11 +26,12 @@ from mtrec_edge_compress.weighting import TaskWeighting
 
 
 def train_untaught(job: Job, folder: Path) -> list[Row]:
-    """Train the pruned student's shape without the teacher; return its row of the ledger, on the main process."""
+    """Train the shipped student's shape without the teacher; return its row of the ledger, on the main process."""
     recipe, settings = job.recipe, job.recipe.untaught.training
     model = untrained(job)
     weights = {**task_weights(recipe, job.arrays), ALIGNMENT: recipe.teacher.alignment}
-    learner = Learner(model, TaskWeighting(weights, "static"), job.arrays, job.student_tokens)
+    weighting = TaskWeighting(weights, settings.weighting)
+    learner = Learner(model, weighting, job.arrays, job.student_tokens, recipe.teacher.detached)
     centre_outputs(learner)
     source = BatchSource(
         job.arrays,
@@ -58,13 +59,14 @@ def train_untaught(job: Job, folder: Path) -> list[Row]:
 
 
 def untrained(job: Job) -> MultiTaskModel:
-    """Return a student of the pruned one's shape that has seen no label: the pretrained encoder's start, cut alike."""
+    """Return a student of the shipped one's shape that has seen no label: the pretrained encoder's start, cut alike."""
     words = job.student_tokenizer
     token_ids = json.loads((job.folder("distill") / "teacher_ids.json").read_text())
     pretrained = new_teacher(job.recipe, job.arrays, job.encoder)
     model = new_student(job.recipe, pretrained, token_ids, ends=(token_ids[words.start], token_ids[words.end]))
     backbone = model.text.backbone
     assert isinstance(backbone, CompactBert)
-    rounds = [job.folder("prune") / f"round-{number}" / KEPT for number in range(1, job.recipe.prune.rounds + 1)]
+    number = 0 if job.prune_undone else job.recipe.prune.rounds
+    rounds = [job.folder("prune") / f"round-{done}" / KEPT for done in range(1, number + 1)]
     remove_again(backbone, job.folder("distill") / KEPT, *rounds)
     return model
