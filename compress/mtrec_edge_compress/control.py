@@ -105,6 +105,7 @@ def run_control(
     job, settings = open_job(
         recipe, arrays, encoder=encoder, teacher=teacher, work=out / "work", out=out, device=device, progress=progress
     )
+    del settings["teacher"]  # what is trained alone does not depend on the one that is given
     settings |= _settings(recipe, "seed", "collaborate")
     run_stage(job, "collaborate", collaborate, settings, everywhere=False)
     if teacher is None:
