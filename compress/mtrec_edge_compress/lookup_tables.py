@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from mtrec_edge_compress.onnx_graph import Array, constants_of, replace_nodes, weights_of
+from mtrec_edge_compress.onnx_graph import Array, add_weight, constants_of, replace_nodes, weights_of
 from mtrec_edge_runtime.errors import StageError
 
 WordBits = Literal[8, 4]
@@ -92,8 +92,8 @@ def _looks_up_rows(node: Any, constants: dict[str, Array]) -> bool:
 
 def _look_up_int8(model: Any, node: Any, table: Array) -> list[Any]:
     name, (rows, scales) = node.input[0], int8_rows(table)
-    _add_weight(model, f"{name}.int8", rows)
-    _add_weight(model, f"{name}.scale", scales)
+    add_weight(model, f"{name}.int8", rows)
+    add_weight(model, f"{name}.scale", scales)
     rows_out, float_out, scale_out = (f"{node.name}/{part}" for part in ("int8", "float", "scale"))
     return [
         helper.make_node("Gather", [f"{name}.int8", *node.input[1:]], [rows_out], rows_out),
@@ -113,7 +113,7 @@ def _look_up_int4(model: Any, node: Any, table: Array) -> list[Any]:
     packed, scales = int4_rows(_turned(model, node, table))
     constants = {"int4": packed, "scale": scales, "16": np.array(16, np.uint8), "4": np.array(4, np.uint8)}
     for part, value in (constants | {"8": np.array(8, np.float32)}).items():
-        _add_weight(model, f"{name}.{part}", value)
+        add_weight(model, f"{name}.{part}", value)
     parts = ("int4", "low", "high", "nibbles", "float", "even", "half", "scale")
     rows, low, high, both, floats, even, half, scale = (f"{node.name}/{part}" for part in parts)
     return [
@@ -153,7 +153,7 @@ def _turned(model: Any, node: Any, table: Array) -> Array:
 
 def _look_up_halves(model: Any, node: Any, table: Array) -> list[Any]:
     name, half = f"{node.input[0]}.half", f"{node.name}/half"
-    _add_weight(model, name, table.astype(np.float16))
+    add_weight(model, name, table.astype(np.float16))
     return [
         helper.make_node(node.op_type, [name, *node.input[1:]], [half], half),
         helper.make_node("Cast", [half], [node.output[0]], f"{node.name}/Cast", to=TensorProto.FLOAT),
@@ -165,7 +165,3 @@ def _full(scales: Array) -> Array:
     nearest = np.where(np.abs(scales) < LEAST_SCALE, np.copysign(LEAST_SCALE, scales), scales)
     full: Array = np.where(scales == 0, 1.0, nearest).astype(np.float16).astype(np.float64)
     return full
-
-
-def _add_weight(model: Any, name: str, value: Array) -> None:
-    model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))

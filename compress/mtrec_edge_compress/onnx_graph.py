@@ -102,6 +102,11 @@ def weights_of(model: Any) -> dict[str, Array]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
+def add_weight(model: Any, name: str, value: Array) -> None:
+    """Add an initializer."""
+    model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+
+
 def constants_of(model: Any) -> dict[str, Array]:
     """Return the value of every Constant node by the name of its output."""
     constants = [node for node in model.graph.node if node.op_type == "Constant"]

@@ -32,6 +32,7 @@ from mtrec_edge_compress.fuse_qkv import fuse_qkv
 from mtrec_edge_compress.lookup_tables import quantize_tables
 from mtrec_edge_compress.onnx_graph import (
     Array,
+    add_weight,
     check_portable,
     copy_of,
     is_head,
@@ -124,7 +125,7 @@ def split_gemms(model: Any) -> None:
             raise StageError(f"quantize: {node.name} is a Gemm with {options}; use a plain linear layer there")
         matrix = weights[node.input[1]]
         name = f"{node.input[1]}.matrix"
-        _add_weight(model, name, matrix.T.copy() if options.get("transB", 0) else matrix)
+        add_weight(model, name, matrix.T.copy() if options.get("transB", 0) else matrix)
         scope = node.name.removesuffix("Gemm")
         product = f"{scope}MatMul_output" if len(node.input) == 3 else node.output[0]
         nodes.append(helper.make_node("MatMul", [node.input[0], name], [product], f"{scope}MatMul"))
@@ -202,18 +203,14 @@ def _weight_only(prepared: Any, names: list[str], fast: Any) -> Any:
             weight = node.input[1]
             if weight not in done:
                 done.add(weight)
-                _add_weight(model, f"{weight}_quantized", integers[f"{weight}_quantized"])
-                _add_weight(model, f"{weight}_scale", integers[f"{weight}_scale"])
+                add_weight(model, f"{weight}_quantized", integers[f"{weight}_quantized"])
+                add_weight(model, f"{weight}_scale", integers[f"{weight}_scale"])
                 inputs, output = [f"{weight}_quantized", f"{weight}_scale"], f"{weight}_dequantized"
                 nodes.append(helper.make_node("DequantizeLinear", inputs, [output], f"{node.name}_weight", axis=1))
             node.input[1] = f"{weight}_dequantized"
         nodes.append(node)
     replace_nodes(model.graph, nodes)
     return model
-
-
-def _add_weight(model: Any, name: str, value: Array) -> None:
-    model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
 
 
 def _check_no_large_floats(model: Any, name: str, allowed: Collection[str]) -> None:
