@@ -18,6 +18,7 @@ from torch import Tensor
 from mtrec_edge_compress.alignment import CoConsumption, Company
 from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray, IntArray
+from mtrec_edge_compress.padding import length_buckets
 from mtrec_edge_compress.recipe import Training
 from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import Tokens
@@ -25,8 +26,6 @@ from mtrec_edge_compress.windows import Window, Windows
 from mtrec_edge_runtime.tasks import Kind
 
 Bools = npt.NDArray[np.bool_]
-BUCKETS = 4  # of a step's texts, sorted by length, each padded to its longest ...
-LEAST_BUCKET = 16  # ... unless buckets were smaller than this: below, their number costs more than padding
 
 
 @dataclass(frozen=True)
@@ -190,9 +189,9 @@ class BatchSource:
             fresh = np.concatenate([fresh, items])
         company = self._co_consumption.sample(rng, texts, self._mine) if self.with_company else []
         fresh = np.unique(fresh)
-        fresh = fresh[np.argsort(self.tokens.lengths[fresh], kind="stable")]
-        size = max(LEAST_BUCKET, -(-len(fresh) // BUCKETS))
-        buckets = tuple(self._bucket(fresh[at : at + size]) for at in range(0, len(fresh), size))
+        alike = [fresh[places] for places in length_buckets(self.tokens.lengths[fresh])]
+        fresh = np.concatenate([fresh[:0], *alike])
+        buckets = tuple(self._bucket(rows) for rows in alike)
         place = {int(row): number for number, row in enumerate(fresh)}
         return Batch(
             buckets,

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from tqdm import tqdm
 
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
 from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_compress.padding import RUN_TOKENS, length_batches
 from mtrec_edge_compress.tokens import Tokens
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.tasks import Kind
 
-RUN_TOKENS = 4096  # tokens encoded at once
 INDEX = "index.json"  # of a folder of encoder outputs
 
 
@@ -44,18 +43,6 @@ def joined(first: Encoded, second: Encoded) -> Encoded:
             for name, words in first.word_logits.items()
         },
     )
-
-
-def length_batches(lengths: IntArray) -> Iterator[IntArray]:
-    """Yield rows sorted by length, at most RUN_TOKENS padded tokens together."""
-    order = np.argsort(lengths, kind="stable")
-    at = 0
-    while at < len(order):
-        size = 1
-        while at + size < len(order) and lengths[order[at + size]] * (size + 1) <= RUN_TOKENS:
-            size += 1
-        yield order[at : at + size]
-        at += size
 
 
 def model_dtype(device: torch.device, precision: str) -> torch.dtype:
