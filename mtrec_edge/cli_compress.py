@@ -97,22 +97,12 @@ def compress(
     from accelerate import PartialState
 
     from mtrec_edge_compress.pipeline import run
+    from mtrec_edge_compress.run_options import RunOptions
     from mtrec_edge_compress.tiers import run_tiers
 
+    options = RunOptions(encoder, teachers, device, work, progress=not quiet)
     if names:
-        found = run_tiers(
-            recipe,
-            names,
-            data=data,
-            out=out,
-            encoder=encoder,
-            teacher=teachers[0] if teachers else None,
-            more_teachers=teachers[1:],
-            device=device,
-            overrides=overrides,
-            work=work,
-            progress=not quiet,
-        )
+        found = run_tiers(recipe, names, data=data, out=out, options=options, overrides=overrides)
         if not PartialState().is_main_process:
             return
         if as_json:
@@ -122,18 +112,7 @@ def compress(
         tell_report(found.report, quiet)
         exit_unless_certified(found.certified, found.reasons)
         return
-    result = run(
-        recipe,
-        data=data,
-        out=out,
-        encoder=encoder,
-        teacher=teachers[0] if teachers else None,
-        more_teachers=teachers[1:],
-        device=device,
-        overrides=overrides,
-        work=work,
-        progress=not quiet,
-    )
+    result = run(recipe, data=data, out=out, options=options, overrides=overrides)
     if not PartialState().is_main_process:  # of several, one speaks
         return
     if as_json:

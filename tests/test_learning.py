@@ -32,7 +32,7 @@ def reached(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Evalu
     folder = tmp_path_factory.mktemp("learning")
     dataset, truth = make_world(0)
     arrays = build_arrays(dataset)
-    job = Job(RECIPE, arrays, small_random_bert(RECIPE, arrays, folder / "bert"), None, folder, folder, "cpu", False)
+    job = Job(RECIPE, arrays, small_random_bert(RECIPE, arrays, folder / "bert"), (), folder, folder, "cpu", False)
     place = (folder / COLLABORATION).parent
     place.mkdir()
     collaborate(job, place)

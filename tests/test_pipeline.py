@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,12 @@ from tiny_models import dataset
 from transformers import BertConfig
 
 from mtrec_edge_compress.bundle import device_bytes
+from mtrec_edge_compress.data.arrays import build_arrays
 from mtrec_edge_compress.encoding import load_encoded
-from mtrec_edge_compress.pipeline import STAGES, Result, run
+from mtrec_edge_compress.pipeline import STAGES, Result, open_job, run
+from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.reference import make_bert
+from mtrec_edge_compress.run_options import RunOptions
 from mtrec_edge_compress.tiers import Tiers, run_tiers
 from mtrec_edge_runtime import Recommender
 from mtrec_edge_runtime.errors import RecipeError, StageError
@@ -86,18 +90,14 @@ class Place:
     def work(self) -> Path:
         return self.folder / "work"
 
-    def run(self, *overrides: str, teacher: Path | None = None, more_teachers: Sequence[Path] = ()) -> Result:
+    def run(self, *overrides: str, teachers: tuple[Path, ...] = ()) -> Result:
         """Run the tiny recipe here."""
         return run(
             self.folder / "tiny.toml",
             data=self.folder / "data",
             out=self.folder / "bundle",
-            device="cpu",
+            options=RunOptions(teachers=teachers, device="cpu", work=self.work, progress=False),
             overrides=overrides,
-            work=self.work,
-            teacher=teacher,
-            more_teachers=more_teachers,
-            progress=False,
         )
 
     def run_tiers(self, *names: str) -> Tiers:
@@ -108,9 +108,7 @@ class Place:
             names,
             data=self.folder / "data",
             out=self.folder / "bundles",
-            device="cpu",
-            work=self.work,
-            progress=False,
+            options=RunOptions(device="cpu", work=self.work, progress=False),
         )
 
     def made(self) -> dict[str, int]:
@@ -286,7 +284,7 @@ def test_a_trained_teacher_can_be_given(place: Place) -> None:
     other.folder.mkdir()
     for name in ("data", "tiny.toml"):
         (other.folder / name).symlink_to(place.folder / name)
-    given = other.run("prune.units=0.0", "prune.heads=0.0", teacher=place.work / "teacher/model")
+    given = other.run("prune.units=0.0", "prune.heads=0.0", teachers=(place.work / "teacher/model",))
     assert not (other.work / "teacher/training").exists()
     expected = json.loads((place.work / "teacher/stage.json").read_text())["rows"][0]["tasks"]
     found = given.ledger["stages"]["teacher"]["tasks"]
@@ -301,14 +299,29 @@ def test_several_teachers_are_fused_and_the_first_gives_the_vectors(place: Place
     other.folder.mkdir()
     for name in ("data", "tiny.toml"):
         (other.folder / name).symlink_to(place.folder / name)
-    result = other.run("prune.units=0.0", "prune.heads=0.0", teacher=first, more_teachers=(second,))
+    result = other.run("prune.units=0.0", "prune.heads=0.0", teachers=(first, second))
     soft, own = (load_encoded(other.work / "teacher" / name) for name in ("fused/soft", "encoded"))
     assert np.array_equal(soft.vectors, own.vectors)
     for task, logits in own.logits.items():  # too few labels for a temperature: the mean of equals
         assert np.allclose(soft.logits[task], logits, atol=1e-6)
     assert "fused with" in result.report.read_text(encoding="utf-8")
-    with pytest.raises(StageError, match="the next step: give the first as `teacher`"):
-        other.run(more_teachers=(second,))
+
+
+@pytest.mark.parametrize(
+    ("teachers", "expected"),
+    [
+        ((), {"teacher": "None"}),
+        (("/a",), {"teacher": "/a"}),
+        (("/a", "/b", "/c"), {"teacher": "/a", "more_teachers": ["/b", "/c"]}),
+    ],
+)
+def test_what_fingerprints_begin_with_does_not_change_between_versions(
+    tmp_path: Path, teachers: tuple[str, ...], expected: dict[str, Any]
+) -> None:
+    options = RunOptions("hub/bert", tuple(map(Path, teachers)), "cpu")
+    job, settings = open_job(Recipe("tiny"), build_arrays(dataset()), out=tmp_path / "bundle", options=options)
+    assert settings == {"data": dataset().content_hash(), "encoder": "hub/bert", **expected}
+    assert job.work == tmp_path / "bundle.work"
 
 
 def test_a_weight_of_a_task_that_is_not_there_is_told(place: Place) -> None:

@@ -39,12 +39,11 @@ class Job:
     recipe: Recipe
     arrays: Arrays
     encoder: str  # hub id or folder
-    teacher: Path | None  # a trained teacher's checkpoint, instead of training one
+    teachers: tuple[Path, ...]  # checkpoints, instead of training one: the first, and those that join its word
     work: Path
     out: Path
     device: Device
     progress: bool
-    more_teachers: tuple[Path, ...] = ()  # checkpoints whose word is joined to the first teacher's
     records: dict[str, StageRecord] = field(default_factory=dict)  # of the stages that are done, in order
     shared: Path | None = None  # work folder of the teacher, when this is one of several tiers; else `work`
     compared: bool = False  # measure BERT-base beside the student, whether or not the budget asks for it

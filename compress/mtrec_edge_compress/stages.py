@@ -65,8 +65,8 @@ def collaborate(job: Job, folder: Path) -> Made:
 
 def teach(job: Job, folder: Path) -> Made:
     """Train the teacher (or take the given one), encode every text with it."""
-    if job.teacher is not None:
-        model = load_model(job.teacher)
+    if job.teachers:
+        model = load_model(job.teachers[0])
     else:
         model, _ = train_teacher(
             job.recipe,
@@ -84,7 +84,7 @@ def teach(job: Job, folder: Path) -> Made:
         model.to(job.place), job.teacher_tokens, device=job.place, label="soft targets", progress=job.progress
     )
     save_encoded(encoded, folder / "encoded")
-    if job.more_teachers:
+    if len(job.teachers) > 1:
         fuse_teachers(job, model, encoded, folder / "fused")
     return [torch_row(job, "teacher", model, encoded, folder)], {}
 
@@ -156,7 +156,7 @@ def _student_learner(job: Job, model: MultiTaskModel | None) -> StudentLearner:
         words = job.student_tokenizer
         model = new_student(job.recipe, teacher, token_ids, ends=(token_ids[words.start], token_ids[words.end]))
     encoded, pairs = load_encoded(job.folder("teacher") / "encoded"), None
-    if job.more_teachers:  # of the extra texts the first teacher speaks alone
+    if len(job.teachers) > 1:  # of the extra texts the first teacher speaks alone
         encoded, pairs = load_fused(job.folder("teacher") / "fused", teacher, encoded, job.place)
     encoded = joined(encoded, load_encoded(job.folder("augment") / "encoded"))
     asked = job.teacher_tokens.followed_by(job.tokens_of_extra(open_tokenizer(job.encoder)))

@@ -193,7 +193,7 @@ def _train(search: _Search, trial: optuna.Trial, folder: Path) -> float:
     settings = recipe.teacher.training
     encoder = recipe.teacher.encoder or small_random_bert(recipe, search.arrays, folder / "encoder")
     links = search.out / "links" / _fingerprint(asdict(recipe.collaborate))
-    job = Job(recipe, search.arrays, encoder, None, links, search.out, search.device, search.progress)
+    job = Job(recipe, search.arrays, encoder, (), links, search.out, search.device, search.progress)
     if not (links / COLLABORATION).is_file():
         (links / COLLABORATION).parent.mkdir(parents=True, exist_ok=True)
         collaborate(job, links)
