@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from mtrec_edge.cli_text import json_option, print_json, print_table, quiet_option
+from mtrec_edge.cli_text import json_option, parse_names, print_json, print_table, quiet_option
 from mtrec_edge.cli_toolkit import (
     device_option,
     encoder_option,
@@ -92,7 +92,7 @@ def compress(
     overrides += budget_overrides(max_mb, max_ms, drops)
     if unlabelled:
         overrides += (f"augment.unlabelled={json.dumps([str(path) for path in unlabelled], ensure_ascii=False)}",)
-    names = list(dict.fromkeys(name.strip() for name in tiers.split(",") if name.strip()))
+    names = parse_names(tiers)
 
     from accelerate import PartialState
 

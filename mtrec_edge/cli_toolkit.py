@@ -9,7 +9,7 @@ from typing import Literal
 
 import click
 
-from mtrec_edge.cli_text import json_option, print_json, print_table, profile_option, quiet_option
+from mtrec_edge.cli_text import json_option, parse_names, print_json, print_table, profile_option, quiet_option
 
 recipe_argument = click.argument("recipe", type=click.Path(path_type=Path))
 prepared_option = click.option(
@@ -236,19 +236,18 @@ def control(
 
     from mtrec_edge_compress.control import run_control
     from mtrec_edge_compress.control_report import control_result, format_control, write_control
-    from mtrec_edge_compress.data.arrays import build_arrays
-    from mtrec_edge_compress.data.schema import Dataset
+    from mtrec_edge_compress.data.arrays import read_arrays
     from mtrec_edge_compress.recipe_file import read_recipe
 
     settings = read_recipe(recipe, overrides)
-    arrays = build_arrays(Dataset.read(data))
+    arrays = read_arrays(data)
     found = run_control(
         settings,
         arrays,
         out=out,
         encoder=encoder,
         teacher=teacher,
-        tasks=[name.strip() for name in tasks.split(",") if name.strip()],
+        tasks=parse_names(tasks),
         device=device,
         progress=not quiet,
     )
@@ -307,15 +306,14 @@ def evaluate(
     Example:
       mtrec-edge evaluate work/quickstart/bundle --data work/quickstart/data
     """
-    from mtrec_edge_compress.data.arrays import build_arrays
-    from mtrec_edge_compress.data.schema import Dataset
+    from mtrec_edge_compress.data.arrays import read_arrays
     from mtrec_edge_compress.systems import evaluate_bundles
     from mtrec_edge_compress.systems_report import write_report
     from mtrec_edge_compress.systems_result import write_domain, write_systems
     from mtrec_edge_compress.systems_table import format_table
 
     files = dict(_domain_file(text) for text in domain_files)
-    arrays = build_arrays(Dataset.read(data))
+    arrays = read_arrays(data)
     table = evaluate_bundles(
         bundles,
         arrays,

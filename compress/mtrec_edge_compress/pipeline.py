@@ -21,8 +21,7 @@ from tqdm import tqdm
 from mtrec_edge_compress.budget import check_budget
 from mtrec_edge_compress.bundle import refuse_foreign
 from mtrec_edge_compress.compress_report import Outcome, write_compress_report
-from mtrec_edge_compress.data.arrays import Arrays, build_arrays
-from mtrec_edge_compress.data.schema import Dataset
+from mtrec_edge_compress.data.arrays import Arrays, read_arrays
 from mtrec_edge_compress.job import Job
 from mtrec_edge_compress.ledger import StageRecord, read_record
 from mtrec_edge_compress.recipe import Recipe
@@ -102,7 +101,7 @@ def run(recipe_path: Path, *, data: Path, out: Path, options: RunOptions, overri
     Raises:
         MtrecError: whatever stands in the way, with the next step.
     """
-    recipe, arrays = read_recipe(recipe_path, overrides), build_arrays(Dataset.read(data))
+    recipe, arrays = read_recipe(recipe_path, overrides), read_arrays(data)
     check_run(recipe, arrays, out)
     job, settings = open_job(recipe, arrays, out=out, options=options)
     run_through(job, settings, STAGES)

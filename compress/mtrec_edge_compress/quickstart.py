@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mtrec_edge_compress.data.arrays import Arrays, build_arrays
-from mtrec_edge_compress.data.schema import Dataset, Fold
+from mtrec_edge_compress.data.arrays import Arrays, read_arrays
+from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.data.synthetic import make_world
 from mtrec_edge_compress.pipeline import Result, run
 from mtrec_edge_compress.run_options import RunOptions
@@ -28,7 +28,7 @@ def quickstart(out: Path, *, seed: int = 0, progress: bool = True) -> Result:
         options=RunOptions(device="cpu", work=out / "work", progress=progress),
         overrides=[f"seed={seed}"],
     )
-    return replace(result, example_text=_example(out / "bundle", build_arrays(Dataset.read(out / "data"))))
+    return replace(result, example_text=_example(out / "bundle", read_arrays(out / "data")))
 
 
 def _example(bundle: Path, arrays: Arrays) -> str:

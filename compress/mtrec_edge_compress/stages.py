@@ -45,6 +45,7 @@ from mtrec_edge_compress.unlabelled import read_unlabelled
 from mtrec_edge_compress.untaught import train_untaught
 from mtrec_edge_compress.verify import INT8_STAGES, Verdict, verify
 from mtrec_edge_compress.vocabulary import trim_vocabulary
+from mtrec_edge_runtime.whole_file import write_whole
 
 CALIBRATION_TEXTS = 1024  # that show what activations are like
 
@@ -199,9 +200,7 @@ def time_pruning(job: Job) -> None:
     path = job.folder("prune") / PRUNING_LATENCY
     if PartialState().is_main_process and not path.is_file():
         measured = measure_latencies(job.folder, job.recipe.model.max_tokens, ("student", "pruned"))
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(measured))
-        part.replace(path)
+        write_whole(path, json.dumps(measured))
     PartialState().wait_for_everyone()
 
 

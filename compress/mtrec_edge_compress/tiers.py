@@ -12,8 +12,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from mtrec_edge_compress.bundle import device_bytes
-from mtrec_edge_compress.data.arrays import Arrays, build_arrays
-from mtrec_edge_compress.data.schema import Dataset
+from mtrec_edge_compress.data.arrays import Arrays, read_arrays
 from mtrec_edge_compress.job import OF_THE_TEACHER, Job
 from mtrec_edge_compress.ledger import dataset_info
 from mtrec_edge_compress.pipeline import STAGES, Result, check_run, finish, open_job, run_through
@@ -90,7 +89,7 @@ def run_tiers(
         MtrecError: whatever stands in the way, with the next step.
     """
     recipe, tiers = read_recipe(recipe_path, overrides), read_tiers(recipe_path, names, overrides)
-    arrays = build_arrays(Dataset.read(data))
+    arrays = read_arrays(data)
     _check(tiers, arrays, out)
     job, settings = open_job(recipe, arrays, out=out, options=options)
     run_through(job, settings, SHARED)

@@ -30,6 +30,7 @@ from mtrec_edge_compress.recipe import Training, Weighting
 from mtrec_edge_compress.stopping import TaskProgress
 from mtrec_edge_compress.surgery import check_surgery, surgical_backward
 from mtrec_edge_runtime.errors import DivergedError, StageError
+from mtrec_edge_runtime.whole_file import write_whole
 
 Device = Literal["auto", "cpu", "cuda"]
 # A model, its pooled states of every text where they are at hand -> metrics; of the key "score" higher is better.
@@ -301,9 +302,7 @@ class _Run:
             self.accelerator.save_state(str(self.folder / name))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            new = self.folder / "progress.json.new"
-            new.write_text(json.dumps(asdict(self.progress)))
-            new.replace(self.folder / "progress.json")
+            write_whole(self.folder / "progress.json", json.dumps(asdict(self.progress)))
             for old in self.folder.glob("state-*"):
                 if old.name != name or self.progress.finished:
                     shutil.rmtree(old)
