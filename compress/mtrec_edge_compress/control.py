@@ -19,6 +19,7 @@ from mtrec_edge_compress.bootstrap import Difference, holm
 from mtrec_edge_compress.checkpoint import load_model
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
+from mtrec_edge_compress.device import Device
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.evaluate import Evaluation
 from mtrec_edge_compress.job import Job
@@ -30,7 +31,6 @@ from mtrec_edge_compress.scorer import torch_ranker
 from mtrec_edge_compress.stages import Made, collaborate
 from mtrec_edge_compress.systems_table import ERRORS, PER_USER, against
 from mtrec_edge_compress.teacher import check_detached, task_weights, teacher_batches, train_teacher
-from mtrec_edge_compress.training import Device
 from mtrec_edge_runtime.errors import InputError, StageError
 
 Settings = dict[str, Any]  # what a training depends on

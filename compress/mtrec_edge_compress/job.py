@@ -13,6 +13,7 @@ import torch
 from mtrec_edge_compress.collaboration import Collaboration, load_collaboration
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray
 from mtrec_edge_compress.data.schema import Fold
+from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.encoding import Encoded, encode_all, model_dtype
 from mtrec_edge_compress.evaluate import Evaluation, evaluate
 from mtrec_edge_compress.extra_texts import ExtraText, load_extra
@@ -22,7 +23,7 @@ from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.scorer import RankFunction, VectorScorer, torch_ranker
 from mtrec_edge_compress.tokens import Tokenizer, Tokens, open_tokenizer, tokenize, tokenize_texts
-from mtrec_edge_compress.training import Device, Validate, open_device
+from mtrec_edge_compress.training import Validate
 from mtrec_edge_compress.undo import why_undo
 from mtrec_edge_runtime.tokenizer import WordPiece
 

@@ -22,6 +22,7 @@ from mtrec_edge_compress.budget import check_budget
 from mtrec_edge_compress.bundle import refuse_foreign
 from mtrec_edge_compress.compress_report import Outcome, write_compress_report
 from mtrec_edge_compress.data.arrays import Arrays, read_arrays
+from mtrec_edge_compress.device import open_device
 from mtrec_edge_compress.job import Job
 from mtrec_edge_compress.ledger import StageRecord, read_record
 from mtrec_edge_compress.recipe import Recipe
@@ -45,7 +46,6 @@ from mtrec_edge_compress.stages import (
     verify_graphs,
 )
 from mtrec_edge_compress.teacher import small_random_bert
-from mtrec_edge_compress.training import open_device
 from mtrec_edge_compress.unlabelled import file_hash
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.manifest import Manifest, read_manifest

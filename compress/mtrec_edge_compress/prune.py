@@ -18,10 +18,11 @@ from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.compact import CompactBert, Layer
 from mtrec_edge_compress.data.arrays import Arrays
+from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.distill import StudentLearner, compact_backbone, student_batches
 from mtrec_edge_compress.latency_table import LatencyTable, measure_table
 from mtrec_edge_compress.recipe import Prune, Recipe
-from mtrec_edge_compress.training import Device, Validate, fit, open_device
+from mtrec_edge_compress.training import Validate, fit
 from mtrec_edge_runtime.whole_file import write_whole
 
 KEPT, TABLE = "kept.json", "latency_table.json"

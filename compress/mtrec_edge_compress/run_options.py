@@ -1,17 +1,17 @@
-"""How a run is made rather than what: the models it begins with, the device, the folder of its stages, what it shows.
+"""What a run is given beside its recipe: the models it begins with, the device, the stages' folder, bars or none.
 
-Knows nothing of recipes: these do not say what is learnt, and a run may go on with another device or less to see.
+Knows nothing of recipes or stages.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from mtrec_edge_compress.training import Device
+from mtrec_edge_compress.device import Device
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a run is given beside recipe, data and `out`."""
+    """The options of one run."""
 
     encoder: str | None = None  # hub id or folder of the teacher's encoder, over the recipe's
     teachers: tuple[Path, ...] = ()  # checkpoints: the first is the teacher and only measured, the others join its word

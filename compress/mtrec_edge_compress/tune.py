@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mtrec_edge_compress.data.arrays import Arrays, read_arrays
+from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.job import COLLABORATION, Job
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe
@@ -38,7 +39,7 @@ from mtrec_edge_compress.study import (
     trial_results,
 )
 from mtrec_edge_compress.teacher import small_random_bert, task_weights, teacher_batches, train_teacher
-from mtrec_edge_compress.training import Device, Validate, open_device
+from mtrec_edge_compress.training import Validate
 from mtrec_edge_runtime.errors import DivergedError, RecipeError, StageError
 from mtrec_edge_runtime.whole_file import write_whole
 
