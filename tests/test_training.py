@@ -17,10 +17,11 @@ from tiny_training import SETTINGS, source_for, tiny_arrays, tiny_learner, world
 from torch import Tensor
 
 from mtrec_edge_compress.data.arrays import Arrays, build_arrays
+from mtrec_edge_compress.device import open_device
 from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.model import MultiTaskModel
-from mtrec_edge_compress.recipe import Training
-from mtrec_edge_compress.training import Validate, check_weighting, fit, open_device
+from mtrec_edge_compress.training import Validate, check_weighting, fit
+from mtrec_edge_compress.training_settings import Training
 from mtrec_edge_runtime.errors import StageError
 
 TRAIN_TINY = Path(__file__).with_name("train_tiny.py")

@@ -17,10 +17,11 @@ from mtrec_edge_compress.distill import StudentLearner, student_learner
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.learner import ALIGNMENT, Learner, centre_outputs
 from mtrec_edge_compress.model import ModelShape, MultiTaskModel
-from mtrec_edge_compress.recipe import Collaborate, Distill, Model, Prune, Recipe, Student, Training
+from mtrec_edge_compress.recipe import Collaborate, Distill, Model, Prune, Recipe, Student
 from mtrec_edge_compress.soft_targets import soft_targets
 from mtrec_edge_compress.start import new_student
 from mtrec_edge_compress.tokens import Tokens, tokenize
+from mtrec_edge_compress.training_settings import Training
 from mtrec_edge_compress.vocabulary import word_vocabulary
 from mtrec_edge_compress.weighting import TaskWeighting
 from mtrec_edge_runtime.neighbours import no_neighbours
