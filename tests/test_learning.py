@@ -37,7 +37,7 @@ def reached(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Evalu
     place = (folder / COLLABORATION).parent
     place.mkdir()
     collaborate(job, place)
-    model, _ = train_teacher(
+    model = train_teacher(
         RECIPE,
         teacher_batches(RECIPE, arrays, job.teacher_tokens, job.collaboration),
         job.encoder,
@@ -45,7 +45,7 @@ def reached(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Evalu
         validate=job.validator(job.teacher_tokens, "auto"),
         device="cpu",
         progress=False,
-    )
+    ).model
     encoded = encode_all(model, job.teacher_tokens, device=job.place)
     return job.judge(encoded, torch_ranker(model)), evaluate(Oracle(truth, arrays), arrays)
 

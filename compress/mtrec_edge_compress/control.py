@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
+from torch import Tensor
 
 from mtrec_edge_compress.bootstrap import Difference, holm
 from mtrec_edge_compress.checkpoint import load_model
@@ -170,7 +171,7 @@ def _learn(own: Job, job: Job, folder: Path, *, label: str, passes: float = 1.0)
     """Train a teacher on the tasks of `own` and judge it; `job`, of all tasks, has the tokens."""
     tokens, settings = job.teacher_tokens, own.recipe.teacher.training
     source = teacher_batches(own.recipe, own.arrays, tokens, job.collaboration)
-    model, _ = train_teacher(
+    trained = train_teacher(
         own.recipe,
         replace(source, text_passes=passes),
         job.encoder,
@@ -180,15 +181,17 @@ def _learn(own: Job, job: Job, folder: Path, *, label: str, passes: float = 1.0)
         label=label,
         progress=job.progress,
     )
-    return _judge(own, job, model, label)
+    return _judge(own, job, trained.model, label, trained.pooled)
 
 
-def _judge(own: Job, job: Job, model: MultiTaskModel, label: str) -> Made:
+def _judge(own: Job, job: Job, model: MultiTaskModel, label: str, pooled: Tensor | None = None) -> Made:
     """Judge a model on the TEST fold; only what the comparison reads is kept."""
     if not PartialState().is_main_process:
         return [], {}
     tokens, place = job.teacher_tokens, job.place
-    encoded = encode_all(model.to(place), tokens, device=place, label=f"judging {label}", progress=job.progress)
+    encoded = encode_all(
+        model.to(place), tokens, device=place, pooled=pooled, label=f"judging {label}", progress=job.progress
+    )
     found = own.judge(encoded, torch_ranker(model.cpu()), intervals=True)
     return [], {task.name: _figures(task, found) for task in own.arrays.tasks}
 

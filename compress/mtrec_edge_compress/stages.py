@@ -66,10 +66,11 @@ def collaborate(job: Job, folder: Path) -> Made:
 
 def teach(job: Job, folder: Path) -> Made:
     """Train the teacher (or take the given one), encode every text with it."""
+    pooled = None
     if job.teachers:
         model = load_model(job.teachers[0])
     else:
-        model, _ = train_teacher(
+        trained = train_teacher(
             job.recipe,
             teacher_batches(job.recipe, job.arrays, job.teacher_tokens, job.collaboration),
             job.encoder,
@@ -78,11 +79,17 @@ def teach(job: Job, folder: Path) -> Made:
             device=job.device,
             progress=job.progress,
         )
+        model, pooled = trained.model, trained.pooled
     if not PartialState().is_main_process:
         return [], {}
     save_model(model, folder / "model")
     encoded = encode_all(
-        model.to(job.place), job.teacher_tokens, device=job.place, label="soft targets", progress=job.progress
+        model.to(job.place),
+        job.teacher_tokens,
+        device=job.place,
+        pooled=pooled,
+        label="soft targets",
+        progress=job.progress,
     )
     save_encoded(encoded, folder / "encoded")
     if len(job.teachers) > 1:

@@ -292,11 +292,16 @@ class _Run:
         self.accelerator.wait_for_everyone()
 
     def finish(self) -> dict[str, float]:
-        """Put the best weights into the learner's model and return their validation metrics."""
+        """Put the best weights into the learner's model and return their validation metrics.
+
+        The learner's cache stays where it holds just what these weights give in FP32.
+        """
         if self.settings.trackers:
             self.accelerator.end_training()
         self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)  # the next run wraps it anew
         self.learner.done = 0.0
+        if self.progress.stale or not self.refreshed or self.dtype != torch.float32:
+            self.learner.cache = None  # not of the best weights, or not exact
         best = load_model(self.folder / "best")
         self.learner.model.load_state_dict(best.state_dict())
         self.learner.model.eval()

@@ -198,7 +198,7 @@ def _train(search: _Search, trial: optuna.Trial, folder: Path) -> float:
     if not (links / COLLABORATION).is_file():
         (links / COLLABORATION).parent.mkdir(parents=True, exist_ok=True)
         collaborate(job, links)
-    _, metrics = train_teacher(
+    trained = train_teacher(
         recipe,
         teacher_batches(recipe, search.arrays, job.teacher_tokens, job.collaboration),
         encoder,
@@ -212,7 +212,7 @@ def _train(search: _Search, trial: optuna.Trial, folder: Path) -> float:
         device=search.device,
         progress=search.progress,
     )
-    return metrics["score"]
+    return trained.metrics["score"]
 
 
 def _without_trackers(recipe: Recipe) -> Recipe:
