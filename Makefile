@@ -15,7 +15,7 @@ quickstart: $(READY)
 	$(BIN)/mtrec-edge quickstart --out work/quickstart
 
 test: $(READY)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .
