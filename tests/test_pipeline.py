@@ -18,7 +18,7 @@ from transformers import BertConfig
 
 from mtrec_edge_compress.bundle import device_bytes
 from mtrec_edge_compress.encoding import load_encoded
-from mtrec_edge_compress.pipeline import STAGES, Result, run
+from mtrec_edge_compress.pipeline import CROSS_ENCODER, STAGES, Result, run
 from mtrec_edge_compress.reference import make_bert
 from mtrec_edge_compress.tiers import Tiers, run_tiers
 from mtrec_edge_runtime import Recommender
@@ -29,7 +29,7 @@ from mtrec_edge_runtime.results import read_result
 pytestmark = pytest.mark.slow
 
 SMALL_BERT = BertConfig(hidden_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=100)
-NAMES = tuple(name for name, _, _ in STAGES)
+NAMES = tuple(name for name, _, _ in STAGES if name != CROSS_ENCODER)  # which the tiny recipe does not ask for
 TRAINING = "epochs = 1\nusers = 8\ntargets = 4\nnegatives = 6\ntexts = 8\nprecision = 'fp32'\n"
 RECIPE = f"""
 name = "tiny"
@@ -309,6 +309,20 @@ def test_several_teachers_are_fused_and_the_first_gives_the_vectors(place: Place
     assert "fused with" in result.report.read_text(encoding="utf-8")
     with pytest.raises(StageError, match="the next step: give the first as `teacher`"):
         other.run(more_teachers=(second,))
+
+
+def test_a_cross_encoder_is_compared_with_the_tower_and_teaches_the_student(place: Place) -> None:
+    before = place.made()
+    assert not (place.work / CROSS_ENCODER).exists()
+    student = (place.work / "distill/model/model.safetensors").read_bytes()
+    settings = "windows = 8, events = 2, max_tokens = 16, targets = 2, negatives = 2, candidates = 5, steps = 2"
+    place.run(f"cross_encoder={{ {settings}, users = 4, precision = 'fp32' }}")
+    assert remade(place, before) == list(NAMES[NAMES.index("distill") :])
+    compared = json.loads((place.work / CROSS_ENCODER / "comparison.json").read_text())["tasks"]
+    assert list(compared["movies.like"]["auc"]) == ["tower", "cross_encoder", "mean"] and "movies.rating" in compared
+    assert any("cross-encoder, movies.rating rmse" in note for note in read_result(place.work / "ledger.json")["notes"])
+    assert np.load(place.work / CROSS_ENCODER / "pairs/scores.npy").shape[:2] == (8, 4)
+    assert (place.work / "distill/model/model.safetensors").read_bytes() != student
 
 
 def test_a_weight_of_a_task_that_is_not_there_is_told(place: Place) -> None:

@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from mtrec_edge_compress.batches import Batch, BatchSource
-from mtrec_edge_compress.checkpoint import load_model, save_model
 from mtrec_edge_compress.encoding import model_dtype
-from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.memory import keep_freed_memory
 from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_compress.pair_learner import PairLearner
 from mtrec_edge_compress.recipe import Training, Weighting
 from mtrec_edge_compress.stopping import TaskProgress
 from mtrec_edge_compress.surgery import check_surgery, surgical_backward
@@ -66,7 +65,7 @@ def open_device(device: Device) -> torch.device:
 
 
 def fit(
-    learner: Learner,
+    learner: PairLearner,
     source: BatchSource,
     settings: Training,
     *,
@@ -140,7 +139,7 @@ class _Run:
     def __init__(
         self,
         accelerator: Accelerator,
-        learner: Learner,
+        learner: PairLearner,
         source: BatchSource,
         settings: Training,
         folder: Path,
@@ -155,7 +154,7 @@ class _Run:
         self.refreshed = False  # whether the learner's cache is of the weights as they are
         learner.to(accelerator.device)
         self.wrapped, self.optimizer = accelerator.prepare(learner, _optimizer(learner, settings))
-        self.learner = cast(Learner, accelerator.unwrap_model(self.wrapped))
+        self.learner = cast(PairLearner, accelerator.unwrap_model(self.wrapped))
         self.steps = [source.steps(epoch) for epoch in range(settings.epochs)]
         self.updates = sum(-(-n // settings.accumulation) for n in self.steps)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -286,7 +285,7 @@ class _Run:
         if keep_last or metrics["score"] > self.progress.best:
             self.progress.best, self.progress.stale = metrics["score"], 0
             if self.accelerator.is_main_process:
-                save_model(self.learner.model, self.folder / "best")
+                self.learner.save(self.folder / "best")
                 (self.folder / "validation.json").write_text(json.dumps(metrics))
         else:
             self.progress.stale += 1
@@ -315,8 +314,7 @@ class _Run:
             self.accelerator.end_training()
         self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)  # the next run wraps it anew
         self.learner.done = 0.0
-        best = load_model(self.folder / "best")
-        self.learner.model.load_state_dict(best.state_dict())
+        self.learner.restore(self.folder / "best")
         self.learner.model.eval()
         metrics: dict[str, float] = json.loads((self.folder / "validation.json").read_text())
         return metrics
