@@ -45,20 +45,26 @@ def score_windows(
     model.eval()
     rng, width = np.random.default_rng((source.seed, 8)), source.settings.targets
     parts = []
-    with tqdm(total=windows, desc="cross-encoder scores", disable=not progress, leave=False) as bar:
-        for group in source.groups(rng, source.settings.users):
-            group = group[: windows - int(bar.n)]
-            if not group:
-                break
-            negatives = source.draw(rng, group)
-            users = np.array([window.user for window in group], np.int64)
-            targets = np.full((len(group), width), -1, np.int64)
-            for number, window in enumerate(group):
-                targets[number, : len(window.rows)] = window.rows
-            parts.append((users, targets, negatives, _scores(model, reader, source, group, negatives)))
-            bar.update(len(group))
+    for group in tqdm(_first(source, rng, windows), desc="cross-encoder scores", disable=not progress, leave=False):
+        negatives = source.draw(rng, group)
+        users = np.array([window.user for window in group], np.int64)
+        targets = np.full((len(group), width), -1, np.int64)
+        for number, window in enumerate(group):
+            targets[number, : len(window.rows)] = window.rows
+        parts.append((users, targets, negatives, _scores(model, reader, source, group, negatives)))
     users, targets, negatives, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
     return CrossPairs(users, targets, negatives, scores, model.outputs)
+
+
+def _first(source: CrossBatches, rng: np.random.Generator, windows: int) -> list[list[Window]]:
+    """Return groups of the first windows, in shuffled order, as many in all as asked for or there are."""
+    found: list[list[Window]] = []
+    for group in source.groups(rng, source.settings.users):
+        if windows <= 0:
+            break
+        found.append(group[:windows])
+        windows -= len(group)
+    return found
 
 
 def _scores(
