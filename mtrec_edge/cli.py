@@ -12,12 +12,12 @@ import click
 
 # command -> module that holds it; in the order a newcomer meets them
 COMMANDS = {
-    "quickstart": "mtrec_edge.cli_toolkit",
-    "prepare": "mtrec_edge.cli_toolkit",
+    "quickstart": "mtrec_edge.cli_compress",
+    "prepare": "mtrec_edge.cli_prepare",
     "compress": "mtrec_edge.cli_compress",
-    "tune": "mtrec_edge.cli_toolkit",
-    "control": "mtrec_edge.cli_toolkit",
-    "evaluate": "mtrec_edge.cli_toolkit",
+    "tune": "mtrec_edge.cli_teacher",
+    "control": "mtrec_edge.cli_teacher",
+    "evaluate": "mtrec_edge.cli_evaluate",
     "score": "mtrec_edge.cli_device",
     "rank": "mtrec_edge.cli_device",
     "similar": "mtrec_edge.cli_device",

@@ -1,22 +1,53 @@
-"""The command `compress`: one student or several tiers, under budgets. It imports the toolkit in its body."""
+"""Commands that make bundles: quickstart, compress. They import the toolkit in their bodies."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import click
 
-from mtrec_edge.cli_text import json_option, print_json, print_table, quiet_option
-from mtrec_edge.cli_toolkit import (
+from mtrec_edge.cli_options import (
     device_option,
     encoder_option,
-    exit_unless_certified,
     overrides_option,
     prepared_option,
     recipe_argument,
-    tell_report,
 )
+from mtrec_edge.cli_text import json_option, parse_names, print_json, print_table, quiet_option
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("work/quickstart"),
+    show_default=True,
+    help="Folder for the dataset, the stages and the bundle.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the synthetic world and of training.")
+@json_option
+@quiet_option
+def quickstart(out: Path, seed: int, as_json: bool, quiet: bool) -> None:
+    """Take a synthetic three-domain world through every stage to a bundle.
+
+    Downloads nothing. Prints a ranking example and the table of what each stage cost.
+
+    \b
+    Example:
+      mtrec-edge quickstart --out work/quickstart
+    """
+    from mtrec_edge_compress.quickstart import quickstart as run_quickstart
+
+    result = run_quickstart(out, seed=seed, progress=not quiet)
+    if as_json:
+        print_json(result.ledger)
+    else:
+        click.echo(result.example_text)
+        click.echo(result.ledger_text)
+    _tell_report(result.report, quiet)
+    _exit_unless_certified(result.certified, result.reasons)
 
 
 @click.command()
@@ -92,56 +123,35 @@ def compress(
     overrides += budget_overrides(max_mb, max_ms, drops)
     if unlabelled:
         overrides += (f"augment.unlabelled={json.dumps([str(path) for path in unlabelled], ensure_ascii=False)}",)
-    names = list(dict.fromkeys(name.strip() for name in tiers.split(",") if name.strip()))
+    names = parse_names(tiers)
 
     from accelerate import PartialState
 
     from mtrec_edge_compress.pipeline import run
+    from mtrec_edge_compress.run_options import RunOptions
     from mtrec_edge_compress.tiers import run_tiers
 
+    options = RunOptions(encoder, teachers, device, work, progress=not quiet)
     if names:
-        found = run_tiers(
-            recipe,
-            names,
-            data=data,
-            out=out,
-            encoder=encoder,
-            teacher=teachers[0] if teachers else None,
-            more_teachers=teachers[1:],
-            device=device,
-            overrides=overrides,
-            work=work,
-            progress=not quiet,
-        )
+        found = run_tiers(recipe, names, data=data, out=out, options=options, overrides=overrides)
         if not PartialState().is_main_process:
             return
         if as_json:
             print_json(found.result)
         else:
             print_table(*found.table())
-        tell_report(found.report, quiet)
-        exit_unless_certified(found.certified, found.reasons)
+        _tell_report(found.report, quiet)
+        _exit_unless_certified(found.certified, found.reasons)
         return
-    result = run(
-        recipe,
-        data=data,
-        out=out,
-        encoder=encoder,
-        teacher=teachers[0] if teachers else None,
-        more_teachers=teachers[1:],
-        device=device,
-        overrides=overrides,
-        work=work,
-        progress=not quiet,
-    )
+    result = run(recipe, data=data, out=out, options=options, overrides=overrides)
     if not PartialState().is_main_process:  # of several, one speaks
         return
     if as_json:
         print_json(result.ledger)
     else:
         click.echo(result.ledger_text)
-    tell_report(result.report, quiet)
-    exit_unless_certified(result.certified, result.reasons)
+    _tell_report(result.report, quiet)
+    _exit_unless_certified(result.certified, result.reasons)
 
 
 def budget_overrides(max_mb: float | None, max_ms: float | None, drops: Sequence[str]) -> tuple[str, ...]:
@@ -170,3 +180,19 @@ def _share(text: str) -> tuple[str, float]:
             "movies.like=0.015"
         )
     return task, share
+
+
+def _tell_report(page: Path, quiet: bool) -> None:
+    """Say on stderr where the report lies."""
+    if not quiet:
+        click.echo(f"report: {page}, and {page.with_suffix('.md').name} beside it", err=True)
+
+
+def _exit_unless_certified(certified: bool, reasons: tuple[str, ...]) -> None:
+    """Say on stderr why a bundle is not certified, and exit with 1."""
+    if certified:
+        return
+    click.echo("not certified: the bundle misses the limits of its recipe", err=True)
+    for reason in reasons:
+        click.echo(f"  {reason}", err=True)
+    sys.exit(1)

@@ -78,6 +78,11 @@ def parse_candidates(ids: Sequence[str], texts: Sequence[str]) -> "list[Candidat
     return [*ids, *(NewItem(title=text) for text in texts)] or None
 
 
+def parse_names(text: str) -> list[str]:
+    """Return the names of a list such as `a, b`, each once."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
 def print_json(value: Any) -> None:
     """Print a value as one JSON document on stdout."""
     click.echo(json.dumps(value, indent=1, ensure_ascii=False))

@@ -25,9 +25,8 @@ from mtrec_edge_compress.batches import Batch, BatchSource, PairBatch
 from mtrec_edge_compress.collaboration import fit_collaboration
 from mtrec_edge_compress.data.arrays import Arrays, IntArray, build_arrays
 from mtrec_edge_compress.data.schema import Fold
-from mtrec_edge_compress.recipe import Training
 from mtrec_edge_compress.tokens import Tokens
-from mtrec_edge_compress.windows import Windows, tempered
+from mtrec_edge_compress.training_settings import Training
 from mtrec_edge_runtime.tasks import Kind
 
 
@@ -162,36 +161,6 @@ def test_labels_of_held_out_items_are_in_no_batch() -> None:
     assert seen and all(arrays.item_fold[row] == Fold.TRAIN for row in seen)
 
 
-def test_windows_are_train_events_after_their_history() -> None:
-    arrays = world_arrays()
-    windows = Windows(arrays, 4)
-    found: list[int] = []
-    for group in windows.groups(np.random.default_rng(0), 4):
-        assert len({window.domain for window in group}) == 1 and len(group) <= 4
-        for window in group:
-            before = windows.history(window, 8)
-            assert 1 <= len(before) <= 8 and before.max() < window.rows.min()
-            assert (np.diff(before) < 0).all()  # latest first
-            assert (arrays.event_fold[before] == Fold.TRAIN).all()
-            assert (arrays.event_user[before] == window.user).all()
-            found += window.rows.tolist()
-    first = [windows.train_rows(user)[0] for user in range(len(arrays.user_ids))]  # has no history: no target
-    assert sorted([*found, *first]) == np.flatnonzero(arrays.event_fold == Fold.TRAIN).tolist()
-
-
-def test_a_targets_own_event_is_left_out_of_its_prior() -> None:
-    arrays = tiny_arrays()
-    windows = Windows(arrays, 4)
-    count, total = arrays.support
-    for window in windows.groups(np.random.default_rng(0), 100)[0][:5]:
-        items = arrays.event_item[window.rows]
-        prior = windows.priors([window], items[None])[0]
-        for place, item in enumerate(items):
-            assert prior[place, 2] == (count[item] > 1)
-            mean = (total[item] - arrays.residual[window.rows[place]]) / (count[item] - 1 + 5)
-            assert prior[place, 1] == pytest.approx(mean, abs=1e-6)
-
-
 def test_other_candidates_have_the_catalogues_priors() -> None:
     batch = next(world_source(replace(SETTINGS, prior_dropout=0.0)).epoch(0))
     assert batch.pairs is not None
@@ -252,15 +221,6 @@ def test_without_links_no_pair_has_an_affinity() -> None:
     arrays = tiny_arrays()
     source = BatchSource(arrays, tokens_for(arrays), without_collaboration(arrays), SETTINGS, 8, seed=5)
     assert not any(batch.pairs.affinity.any() for batch in source.epoch(0) if batch.pairs is not None)
-
-
-def test_observed_items_are_no_negatives() -> None:
-    arrays = world_arrays()
-    windows = Windows(arrays, 4)
-    observed = arrays.event_item[windows.train_rows(3)]
-    assert not windows.unobserved(3, observed).any()
-    rest = np.setdiff1d(np.arange(len(arrays.item_ids)), observed)
-    assert windows.unobserved(3, rest).all()
 
 
 @pytest.mark.parametrize("fresh", [0, 1, SETTINGS.targets])
@@ -329,15 +289,6 @@ def test_a_batch_moves_to_a_device_whole() -> None:
     assert all(part.is_meta for pair in moved.text_labels.values() for part in pair)
 
 
-def test_tempered_counts_by_hand() -> None:
-    """Square roots of 1, 4, 16 are 1, 2, 4: 21 groups are shared 3, 6, 12; at a great temperature evenly."""
-    assert tempered([1, 4, 16], 1.0) == [1, 4, 16]
-    assert tempered([1, 4, 16], 2.0) == [3, 6, 12]
-    assert tempered([1, 4, 16], 1000.0) == [7, 7, 7]
-    assert tempered([0, 1, 4, 16], 0.5) == [0, 0, 1, 20]  # 1 : 16 : 256
-    assert tempered([0, 0], 2.0) == [0, 0]
-
-
 def domains_of(source: BatchSource, epoch: int) -> Counter[str]:
     return Counter(batch.pairs.domain for batch in source.epoch(epoch) if batch.pairs is not None)
 
@@ -348,15 +299,3 @@ def test_a_temperature_moves_steps_between_domains_and_keeps_their_number() -> N
     assert moved.total() == steps.total() == even.steps(0)
     assert max(moved.values()) - min(moved.values()) <= 1 < max(steps.values()) - min(steps.values())
     assert contents(even.epoch(0)) == contents(even.epoch(0))
-
-
-def test_at_temperature_1_no_draw_is_made_that_was_not_made_before() -> None:
-    """The generator is left where one shuffle a domain and one of the groups leave it."""
-    windows, rng, expected = Windows(world_arrays(), 4), np.random.default_rng(3), np.random.default_rng(3)
-    found = windows.groups(rng, 4)
-    drawn = [group for domain in windows.arrays.domains for group in windows._of_domain(domain, expected, 4)]
-    order = expected.permutation(len(drawn))
-    assert [[(w.user, w.rows.tolist()) for w in group] for group in found] == [
-        [(w.user, w.rows.tolist()) for w in drawn[number]] for number in order
-    ]
-    assert rng.bit_generator.state == expected.bit_generator.state

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from test_pipeline import RECIPE
 from tiny_models import TASKS, dataset
+from tiny_pipeline import RECIPE
 from tiny_training import SETTINGS, source_for, tiny_arrays, tiny_learner, tiny_teacher, world_arrays
 
 from mtrec_edge.cli import main

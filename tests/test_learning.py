@@ -8,10 +8,11 @@ from mtrec_edge_compress.data.synthetic import make_world
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.evaluate import Evaluation, evaluate
 from mtrec_edge_compress.job import COLLABORATION, Job
-from mtrec_edge_compress.recipe import Model, Recipe, Teacher, Training
+from mtrec_edge_compress.recipe import Model, Recipe, Teacher
 from mtrec_edge_compress.scorer import torch_ranker
 from mtrec_edge_compress.stages import collaborate
 from mtrec_edge_compress.teacher import small_random_bert, teacher_batches, train_teacher
+from mtrec_edge_compress.training_settings import Training
 
 pytestmark = pytest.mark.slow
 
@@ -32,11 +33,11 @@ def reached(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Evalu
     folder = tmp_path_factory.mktemp("learning")
     dataset, truth = make_world(0)
     arrays = build_arrays(dataset)
-    job = Job(RECIPE, arrays, small_random_bert(RECIPE, arrays, folder / "bert"), None, folder, folder, "cpu", False)
+    job = Job(RECIPE, arrays, small_random_bert(RECIPE, arrays, folder / "bert"), (), folder, folder, "cpu", False)
     place = (folder / COLLABORATION).parent
     place.mkdir()
     collaborate(job, place)
-    model, _ = train_teacher(
+    model = train_teacher(
         RECIPE,
         teacher_batches(RECIPE, arrays, job.teacher_tokens, job.collaboration),
         job.encoder,
@@ -44,7 +45,7 @@ def reached(tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Evalu
         validate=job.validator(job.teacher_tokens, "auto"),
         device="cpu",
         progress=False,
-    )
+    ).model
     encoded = encode_all(model, job.teacher_tokens, device=job.place)
     return job.judge(encoded, torch_ranker(model)), evaluate(Oracle(truth, arrays), arrays)
 

@@ -8,19 +8,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tiny_models import dataset
-from transformers import BertConfig
+from tiny_pipeline import NAMES, RECIPE, Place
 
 from mtrec_edge_compress.bundle import device_bytes
+from mtrec_edge_compress.data.arrays import build_arrays
 from mtrec_edge_compress.encoding import load_encoded
-from mtrec_edge_compress.pipeline import CROSS_ENCODER, STAGES, Result, run
-from mtrec_edge_compress.reference import make_bert
-from mtrec_edge_compress.tiers import Tiers, run_tiers
+from mtrec_edge_compress.pipeline import CROSS_ENCODER, Result, open_job
+from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.run_options import RunOptions
 from mtrec_edge_runtime import Recommender
 from mtrec_edge_runtime.errors import RecipeError, StageError
 from mtrec_edge_runtime.manifest import read_manifest
@@ -28,100 +29,10 @@ from mtrec_edge_runtime.results import read_result
 
 pytestmark = pytest.mark.slow
 
-SMALL_BERT = BertConfig(hidden_size=64, num_hidden_layers=1, num_attention_heads=2, vocab_size=100)
-NAMES = tuple(name for name, _, _ in STAGES if name != CROSS_ENCODER)  # which the tiny recipe does not ask for
-TRAINING = "epochs = 1\nusers = 8\ntargets = 4\nnegatives = 6\ntexts = 8\nprecision = 'fp32'\n"
-RECIPE = f"""
-name = "tiny"
-[model]
-vector_size = 16
-max_tokens = 16
-max_history = 8
-task_hidden = 4
-[collaborate]
-links = 4
-parts = 2
-penalties = [5, 50]
-tuning_users = 12
-[teacher]
-layers = 2
-hidden_size = 64
-vocabulary = 400
-[teacher.training]
-{TRAINING}
-[student]
-layers = 2
-embedding_size = 32
-vocabulary = 300
-[distill.represent]
-{TRAINING}
-[distill.tasks]
-{TRAINING}
-[prune]
-heads = 0.5
-units = 0.5
-rounds = 1
-importance_steps = 1
-[prune.heal]
-{TRAINING}
-[prune.tasks]
-{TRAINING}
-[verify] # an untrained model has nothing to keep
-retention = -100.0
-task_loss = 100.0
-label_agreement = 0.0
-top10_overlap = 0.0
-kendall_tau = -1.0
-pool = 20
-"""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where one run reads and writes."""
-
-    folder: Path
-
-    @property
-    def work(self) -> Path:
-        return self.folder / "work"
-
-    def run(self, *overrides: str, teacher: Path | None = None, more_teachers: Sequence[Path] = ()) -> Result:
-        """Run the tiny recipe here."""
-        return run(
-            self.folder / "tiny.toml",
-            data=self.folder / "data",
-            out=self.folder / "bundle",
-            device="cpu",
-            overrides=overrides,
-            work=self.work,
-            teacher=teacher,
-            more_teachers=more_teachers,
-            progress=False,
-        )
-
-    def run_tiers(self, *names: str) -> Tiers:
-        """Run tiers of the tiny recipe here, over the teacher that is already made."""
-        make_bert(self.work / "bert-base.onnx", SMALL_BERT)  # in place of BERT-base, which takes some seconds
-        return run_tiers(
-            self.folder / "tiny.toml",
-            names,
-            data=self.folder / "data",
-            out=self.folder / "bundles",
-            device="cpu",
-            work=self.work,
-            progress=False,
-        )
-
-    def made(self) -> dict[str, int]:
-        """Return when each finished stage was finished, in ns."""
-        paths = {name: self.work / name / "stage.json" for name in NAMES}
-        return {name: path.stat().st_mtime_ns for name, path in paths.items() if path.is_file()}
-
 
 def kill_after(place: Place, stage: str) -> None:
     """Start a run in a process of its own and kill it when the stage is done."""
-    code = "import sys; from pathlib import Path; from test_pipeline import Place; Place(Path(sys.argv[1])).run()"
+    code = "import sys; from pathlib import Path; from tiny_pipeline import Place; Place(Path(sys.argv[1])).run()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(place.folder)], cwd=Path(__file__).parent, env=dict(os.environ)
     )
@@ -286,7 +197,7 @@ def test_a_trained_teacher_can_be_given(place: Place) -> None:
     other.folder.mkdir()
     for name in ("data", "tiny.toml"):
         (other.folder / name).symlink_to(place.folder / name)
-    given = other.run("prune.units=0.0", "prune.heads=0.0", teacher=place.work / "teacher/model")
+    given = other.run("prune.units=0.0", "prune.heads=0.0", teachers=(place.work / "teacher/model",))
     assert not (other.work / "teacher/training").exists()
     expected = json.loads((place.work / "teacher/stage.json").read_text())["rows"][0]["tasks"]
     found = given.ledger["stages"]["teacher"]["tasks"]
@@ -301,14 +212,29 @@ def test_several_teachers_are_fused_and_the_first_gives_the_vectors(place: Place
     other.folder.mkdir()
     for name in ("data", "tiny.toml"):
         (other.folder / name).symlink_to(place.folder / name)
-    result = other.run("prune.units=0.0", "prune.heads=0.0", teacher=first, more_teachers=(second,))
+    result = other.run("prune.units=0.0", "prune.heads=0.0", teachers=(first, second))
     soft, own = (load_encoded(other.work / "teacher" / name) for name in ("fused/soft", "encoded"))
     assert np.array_equal(soft.vectors, own.vectors)
     for task, logits in own.logits.items():  # too few labels for a temperature: the mean of equals
         assert np.allclose(soft.logits[task], logits, atol=1e-6)
     assert "fused with" in result.report.read_text(encoding="utf-8")
-    with pytest.raises(StageError, match="the next step: give the first as `teacher`"):
-        other.run(more_teachers=(second,))
+
+
+@pytest.mark.parametrize(
+    ("teachers", "expected"),
+    [
+        ((), {"teacher": "None"}),
+        (("/a",), {"teacher": "/a"}),
+        (("/a", "/b", "/c"), {"teacher": "/a", "more_teachers": ["/b", "/c"]}),
+    ],
+)
+def test_what_fingerprints_begin_with_does_not_change_between_versions(
+    tmp_path: Path, teachers: tuple[str, ...], expected: dict[str, Any]
+) -> None:
+    options = RunOptions("hub/bert", tuple(map(Path, teachers)), "cpu")
+    job, settings = open_job(Recipe("tiny"), build_arrays(dataset()), out=tmp_path / "bundle", options=options)
+    assert settings == {"data": dataset().content_hash(), "encoder": "hub/bert", **expected}
+    assert job.work == tmp_path / "bundle.work"
 
 
 def test_a_cross_encoder_is_compared_with_the_tower_and_teaches_the_student(place: Place) -> None:

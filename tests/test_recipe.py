@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mtrec_edge_compress.recipe import Budget, Prune, Recipe, Training
+from mtrec_edge_compress.recipe import Budget, Prune, Recipe
 from mtrec_edge_compress.recipe_file import read_recipe, read_tiers
+from mtrec_edge_compress.training_settings import Training
 from mtrec_edge_runtime.errors import RecipeError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,12 +1,13 @@
 """The page of several tiers, from a result written by hand."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from test_compress_report import HOSTILE, MACHINE
 
-from mtrec_edge_compress.tiers_report import milliseconds, pareto_front, tiers_markdown, tiers_page
+from mtrec_edge_compress.tiers_report import milliseconds, pareto_front, tiers_report, write_tiers_report
 
 
 def tier(size: int, ms: float | None, mean: float, *, reasons: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -41,8 +42,8 @@ def result(*, nano_ms: float | None = 0.25) -> dict[str, Any]:
     }
 
 
-def test_the_page_has_a_line_a_tier_a_pareto_picture_and_the_reasons() -> None:
-    page = tiers_page(result())
+def test_the_page_has_a_line_a_tier_a_pareto_picture_and_the_reasons(tmp_path: Path) -> None:
+    page = write_tiers_report(tmp_path, result()).read_text(encoding="utf-8")
     rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", page)]
     small = ["small", "4.00", "100", "0.500", "120", "99.5%", "98.5%", "97.5%", "96.5%", "-", "-", "yes"]
     assert small in rows
@@ -51,12 +52,13 @@ def test_the_page_has_a_line_a_tier_a_pareto_picture_and_the_reasons() -> None:
     assert ["together", "3,000,000", "1,200,000"] in rows
     assert page.count("<svg") == 4 and "Not certified: nano." in page and "nano: &lt;b&gt;too low" in page
     assert "<script" not in page and not re.search(r'https?:(?!//www\.w3\.org/(2000/svg|1999/xlink)")', page)
-    assert tiers_page(result()) == page
+    assert tiers_report(result()).html() == page
 
 
 def test_without_a_time_the_tiers_stand_by_how_many_times_faster_they_are() -> None:
-    assert tiers_page(result(nano_ms=None)).count("<svg") == 4
-    assert "| nano  | 1.60 |           250 |     - |" in tiers_markdown(result(nano_ms=None))
+    report = tiers_report(result(nano_ms=None))
+    assert report.html().count("<svg") == 4
+    assert "| nano  | 1.60 |           250 |     - |" in report.markdown()
 
 
 @pytest.mark.parametrize(
@@ -78,11 +80,11 @@ def test_where_nothing_unseen_could_be_judged_the_cost_stands_alone() -> None:
     for found in bare["tiers"].values():
         del found["retention_mean"], found["retention_worst"]
         found["unseen"] = {"tasks": {}}
-    page = tiers_page(bare)
+    page = tiers_report(bare).html()
     assert page.count("<svg") == 2 and "small: 4.00 MB, 100x smaller and 120x faster than BERT-base" in page
 
 
 def test_what_a_student_without_a_teacher_reaches_stands_beside() -> None:
     found = result()
     found["tiers"]["small"]["untaught"] = {"mean": 0.8, "worst": 0.5, "tasks": {"movies.like": 0.8}}
-    assert "<td>80.0%</td><td>50.0%</td><td>yes</td>" in tiers_page(found).replace("\n", "")
+    assert "<td>80.0%</td><td>50.0%</td><td>yes</td>" in tiers_report(found).html().replace("\n", "")

@@ -17,10 +17,12 @@ from tiny_training import SETTINGS, source_for, tiny_arrays, tiny_learner, world
 from torch import Tensor
 
 from mtrec_edge_compress.data.arrays import Arrays, build_arrays
+from mtrec_edge_compress.device import open_device
+from mtrec_edge_compress.encoding import encode_pooled
 from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.model import MultiTaskModel
-from mtrec_edge_compress.recipe import Training
-from mtrec_edge_compress.training import Validate, check_weighting, fit, open_device
+from mtrec_edge_compress.training import Validate, check_weighting, fit
+from mtrec_edge_compress.training_settings import Training
 from mtrec_edge_runtime.errors import StageError
 
 TRAIN_TINY = Path(__file__).with_name("train_tiny.py")
@@ -77,6 +79,20 @@ def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
     assert apart(weights, validate.seen[1]) == 0
     assert apart(weights, validate.seen[3]) > 0
     assert json.loads((tmp_path / "validation.json").read_text()) == {"score": 0.5, "rmse": 0.5}
+
+
+@pytest.mark.parametrize(("scores", "kept"), [((0.1, 0.2), True), ((0.2, 0.1), False)])
+def test_what_the_last_validation_read_is_kept_while_it_is_the_best_models(
+    tmp_path: Path, scores: tuple[float, ...], kept: bool
+) -> None:
+    learner = tiny_learner(tiny_arrays())
+    train(tmp_path, learner=learner, validate=Scripted(*scores))
+    if not kept:
+        assert learner.cache is None
+    else:
+        assert learner.cache is not None
+        again = encode_pooled(learner.model, learner.tokens, open_device("cpu"), torch.float32)
+        torch.testing.assert_close(learner.cache, again, rtol=0, atol=0)
 
 
 def test_without_validation_the_last_epoch_is_kept(tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.learner import ALIGNMENT, Learner
 from mtrec_edge_compress.model import ModelShape, MultiTaskModel
 from mtrec_edge_compress.pair_learner import centre_outputs
-from mtrec_edge_compress.recipe import Collaborate, Distill, Model, Prune, Recipe, Student, Training
+from mtrec_edge_compress.recipe import Collaborate, Distill, Model, Prune, Recipe, Student
 from mtrec_edge_compress.soft_targets import soft_targets
 from mtrec_edge_compress.start import new_student
 from mtrec_edge_compress.tokens import Tokens, tokenize
+from mtrec_edge_compress.training_settings import Training
 from mtrec_edge_compress.vocabulary import word_vocabulary
 from mtrec_edge_compress.weighting import TaskWeighting
 from mtrec_edge_runtime.neighbours import no_neighbours

@@ -19,9 +19,9 @@ from mtrec_edge_compress.alignment import CoConsumption, Company
 from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray, IntArray
 from mtrec_edge_compress.padding import length_buckets
-from mtrec_edge_compress.recipe import Training
 from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import Tokens
+from mtrec_edge_compress.training_settings import Training
 from mtrec_edge_compress.windows import Window, Windows
 from mtrec_edge_runtime.tasks import Kind
 

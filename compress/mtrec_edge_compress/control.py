@@ -14,22 +14,24 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
+from torch import Tensor
 
 from mtrec_edge_compress.bootstrap import Difference, holm
 from mtrec_edge_compress.checkpoint import load_model
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
+from mtrec_edge_compress.device import Device
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.evaluate import Evaluation
 from mtrec_edge_compress.job import Job
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.pipeline import open_job, run_stage
 from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.run_options import RunOptions
 from mtrec_edge_compress.scorer import torch_ranker
 from mtrec_edge_compress.stages import Made, collaborate
 from mtrec_edge_compress.systems_table import ERRORS, PER_USER, against
 from mtrec_edge_compress.teacher import check_detached, task_weights, teacher_batches, train_teacher
-from mtrec_edge_compress.training import Device
 from mtrec_edge_runtime.errors import InputError, StageError
 
 Settings = dict[str, Any]  # what a training depends on
@@ -102,9 +104,8 @@ def run_control(
     """
     check_detached(recipe, arrays)
     chosen = _chosen(recipe, arrays, tasks)
-    job, settings = open_job(
-        recipe, arrays, encoder=encoder, teacher=teacher, work=out / "work", out=out, device=device, progress=progress
-    )
+    options = RunOptions(encoder, (teacher,) if teacher else (), device, out / "work", progress)
+    job, settings = open_job(recipe, arrays, out=out, options=options)
     del settings["teacher"]  # what is trained alone does not depend on the one that is given
     settings |= _settings(recipe, "seed", "collaborate")
     run_stage(job, "collaborate", collaborate, settings, everywhere=False)
@@ -136,15 +137,15 @@ def _chosen(recipe: Recipe, arrays: Arrays, names: Sequence[str]) -> list[TaskSp
 
 def learn_together(job: Job, folder: Path) -> Made:
     """Train the multi-task teacher, or take the given one, and judge it."""
-    if job.teacher is None:
+    if not job.teachers:
         return _learn(job, job, folder, label="multi")
-    model = load_model(job.teacher)
+    model = load_model(job.teachers[0])
     learnt = [task.device_task() for task in model.tasks]
     missing = [task.name for task in job.arrays.tasks if task.device_task() not in learnt]
     if missing:
         raise StageError(
-            f"the teacher {job.teacher} has not learnt {', '.join(missing)} as the dataset states it; the next step: "
-            "give a teacher of this dataset, or leave --teacher out"
+            f"the teacher {job.teachers[0]} has not learnt {', '.join(missing)} as the dataset states it; the next "
+            "step: give a teacher of this dataset, or leave --teacher out"
         )
     return _judge(job, job, model, "multi")
 
@@ -170,7 +171,7 @@ def _learn(own: Job, job: Job, folder: Path, *, label: str, passes: float = 1.0)
     """Train a teacher on the tasks of `own` and judge it; `job`, of all tasks, has the tokens."""
     tokens, settings = job.teacher_tokens, own.recipe.teacher.training
     source = teacher_batches(own.recipe, own.arrays, tokens, job.collaboration)
-    model, _ = train_teacher(
+    trained = train_teacher(
         own.recipe,
         replace(source, text_passes=passes),
         job.encoder,
@@ -180,15 +181,17 @@ def _learn(own: Job, job: Job, folder: Path, *, label: str, passes: float = 1.0)
         label=label,
         progress=job.progress,
     )
-    return _judge(own, job, model, label)
+    return _judge(own, job, trained.model, label, trained.pooled)
 
 
-def _judge(own: Job, job: Job, model: MultiTaskModel, label: str) -> Made:
+def _judge(own: Job, job: Job, model: MultiTaskModel, label: str, pooled: Tensor | None = None) -> Made:
     """Judge a model on the TEST fold; only what the comparison reads is kept."""
     if not PartialState().is_main_process:
         return [], {}
     tokens, place = job.teacher_tokens, job.place
-    encoded = encode_all(model.to(place), tokens, device=place, label=f"judging {label}", progress=job.progress)
+    encoded = encode_all(
+        model.to(place), tokens, device=place, pooled=pooled, label=f"judging {label}", progress=job.progress
+    )
     found = own.judge(encoded, torch_ranker(model.cpu()), intervals=True)
     return [], {task.name: _figures(task, found) for task in own.arrays.tasks}
 

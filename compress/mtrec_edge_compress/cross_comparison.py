@@ -61,7 +61,8 @@ def compare(
             items = np.concatenate([arrays.event_item[events], others])
             scores = _all_scores(tower, model, reader, arrays, user, items)
             for task in own:
-                _add(found.setdefault(task.name, _Found()), task, arrays.labels(task.name)[events], scores)
+                labels = np.asarray(arrays.labels(task.name), np.float32)[events]
+                _add(found.setdefault(task.name, _Found()), task, labels, scores)
     return {"candidates": candidates, "tasks": {name: _measured(part) for name, part in found.items() if part.labels}}
 
 

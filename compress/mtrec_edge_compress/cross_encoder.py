@@ -20,13 +20,14 @@ from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.data.arrays import Arrays, IntArray
 from mtrec_edge_compress.data.balance import sample_negatives
 from mtrec_edge_compress.data.schema import TaskSpec
+from mtrec_edge_compress.device import Device
 from mtrec_edge_compress.padding import length_batches
 from mtrec_edge_compress.pair_learner import PairLearner, centre_outputs
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.teacher import load_backbone, task_weights
 from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import Tokens
-from mtrec_edge_compress.training import Device, fit
+from mtrec_edge_compress.training import fit
 from mtrec_edge_compress.weighting import TaskWeighting
 from mtrec_edge_compress.windows import Window
 from mtrec_edge_runtime.errors import RecipeError
@@ -108,7 +109,8 @@ class CrossModel(nn.Module):
     def score(self, sequences: Sequence[PairText]) -> Tensor:
         """Return the scores (sequences, outputs), encoded in batches of like lengths."""
         if not sequences:  # a process without a share of the batch still reaches its parameters
-            return self.head(self.center.new_zeros(0, self.head.in_features)) * self.scale + self.center
+            none: Tensor = self.head(self.center.new_zeros(0, self.head.in_features)) * self.scale + self.center
+            return none
         lengths = np.array([len(sequence.ids) for sequence in sequences])
         parts, order = [], []
         for rows in length_batches(lengths):
@@ -154,7 +156,7 @@ class CrossBatches(BatchSource):
     def _teaches(self) -> Bools:
         """Return which events carry a label and are of a readable item, (events,)."""
         labels = [np.asarray(self.arrays.labels(task.name)) for task in self.arrays.tasks if task.source == "events"]
-        labelled: Bools = ~np.isnan(np.stack(labels)).all(axis=0)
+        labelled: Bools = np.asarray(~np.isnan(np.stack(labels)).all(axis=0))
         return labelled & self.readable[self.arrays.event_item]
 
     def _plan(self, epoch: int) -> list[tuple[list[Window], IntArray]]:

@@ -98,11 +98,12 @@ def load_cross_pairs(folder: Path) -> CrossPairs:
         raise StageError(
             f"{folder} holds no scored pairs; the next step: delete {folder.parent / 'stage.json'} and run again"
         )
-    columns = (
+    users, targets, negatives, scores = (
         np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         for name in ("users", "targets", "negatives", "scores")
     )
-    return CrossPairs(*columns, outputs=tuple(json.loads((folder / INDEX).read_text())["outputs"]))
+    outputs = tuple(json.loads((folder / INDEX).read_text())["outputs"])
+    return CrossPairs(users, targets, negatives, scores, outputs)
 
 
 @dataclass(frozen=True)

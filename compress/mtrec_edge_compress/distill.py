@@ -17,18 +17,20 @@ from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.cross_pairs import CrossTaught
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
+from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.encoding import encode_pooled
 from mtrec_edge_compress.learner import CROSS, Learner, rank_pairs
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.pair_learner import order_of
-from mtrec_edge_compress.recipe import Recipe, Training
+from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.representation import Representation
 from mtrec_edge_compress.soft_targets import SoftTargets
 from mtrec_edge_compress.start import fit_projection
 from mtrec_edge_compress.teacher import task_weights
 from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import Tokens
-from mtrec_edge_compress.training import Device, Validate, fit, open_device
+from mtrec_edge_compress.training import Validate, fit
+from mtrec_edge_compress.training_settings import Training
 from mtrec_edge_compress.weighting import TaskWeighting
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.tasks import Kind

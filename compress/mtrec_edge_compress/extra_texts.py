@@ -16,6 +16,7 @@ import numpy as np
 from mtrec_edge_compress.data.arrays import Arrays, IntArray
 from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_runtime.tokenizer import split_words
+from mtrec_edge_runtime.whole_file import write_whole
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,7 @@ def _words(arrays: Arrays, row: int) -> Sequence[str]:
 
 def save_extra(extra: Sequence[ExtraText], path: Path) -> None:
     """Write the texts, one JSON object a line, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(json.dumps(asdict(text)) + "\n" for text in extra), encoding="utf-8")
-    part.replace(path)
+    write_whole(path, "".join(json.dumps(asdict(text)) + "\n" for text in extra))
 
 
 def load_extra(path: Path) -> tuple[ExtraText, ...]:

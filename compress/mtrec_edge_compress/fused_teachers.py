@@ -32,8 +32,8 @@ def fuse_teachers(job: Job, model: MultiTaskModel, encoded: Encoded, folder: Pat
     Raises:
         StageError: a teacher cannot be fused with the first; the message says why.
     """
-    others = [load_model(path) for path in job.more_teachers]
-    check_alike([model, *others], [str(job.teacher), *map(str, job.more_teachers)])
+    others = [load_model(path) for path in job.teachers[1:]]
+    check_alike([model, *others], list(map(str, job.teachers)))
     temperatures, parts = [], []
     for number, teacher in enumerate([model, *others]):
         if number:

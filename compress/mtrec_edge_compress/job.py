@@ -13,6 +13,7 @@ import torch
 from mtrec_edge_compress.collaboration import Collaboration, load_collaboration
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray
 from mtrec_edge_compress.data.schema import Fold
+from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.encoding import Encoded, encode_all, model_dtype
 from mtrec_edge_compress.evaluate import Evaluation, evaluate
 from mtrec_edge_compress.extra_texts import ExtraText, load_extra
@@ -22,7 +23,7 @@ from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.scorer import RankFunction, VectorScorer, torch_ranker
 from mtrec_edge_compress.tokens import Tokenizer, Tokens, open_tokenizer, tokenize, tokenize_texts
-from mtrec_edge_compress.training import Device, Validate, open_device
+from mtrec_edge_compress.training import Validate
 from mtrec_edge_compress.undo import why_undo
 from mtrec_edge_runtime.tokenizer import WordPiece
 
@@ -39,12 +40,11 @@ class Job:
     recipe: Recipe
     arrays: Arrays
     encoder: str  # hub id or folder
-    teacher: Path | None  # a trained teacher's checkpoint, instead of training one
+    teachers: tuple[Path, ...]  # checkpoints, instead of training one: the first, and those that join its word
     work: Path
     out: Path
     device: Device
     progress: bool
-    more_teachers: tuple[Path, ...] = ()  # checkpoints whose word is joined to the first teacher's
     records: dict[str, StageRecord] = field(default_factory=dict)  # of the stages that are done, in order
     shared: Path | None = None  # work folder of the teacher, when this is one of several tiers; else `work`
     compared: bool = False  # measure BERT-base beside the student, whether or not the budget asks for it

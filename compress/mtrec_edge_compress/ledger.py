@@ -10,6 +10,7 @@ from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.evaluate import Evaluation, retention
 from mtrec_edge_runtime.results import DatasetInfo, Result, StageResult, new_result
+from mtrec_edge_runtime.whole_file import write_whole
 
 # the models of the chain, and for comparison the student's shape trained without a teacher
 Stage = Literal["teacher", "student", "pruned", "onnx_fp32", "int8_fast", "int8_exact", "untaught"]
@@ -142,9 +143,7 @@ class StageRecord:
 
     def write(self, path: Path) -> None:
         """Write the record, whole or not at all."""
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(asdict(self), indent=1))
-        part.replace(path)
+        write_whole(path, json.dumps(asdict(self), indent=1))
 
 
 def read_record(path: Path) -> StageRecord | None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from jinja2 import DictLoader, Environment
 
+from mtrec_edge_runtime.whole_file import write_whole
+
 FRAME = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title>
@@ -143,13 +145,5 @@ def _bullets(lines: Iterable[str]) -> str:
 
 def write_report(folder: Path, report: Report, name: str = "report") -> None:
     """Write `NAME.html` and `NAME.md` into a folder."""
-    write_text(folder / f"{name}.html", report.html())
-    write_text(folder / f"{name}.md", report.markdown())
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a report, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_whole(folder / f"{name}.html", report.html())
+    write_whole(folder / f"{name}.md", report.markdown())

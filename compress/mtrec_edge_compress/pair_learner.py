@@ -136,7 +136,8 @@ class PairLearner(nn.Module):
         return torch.stack(parts).mean()
 
     def _task(self, name: str) -> TaskSpec:
-        return next(task for task in self.model.tasks if task.name == name)
+        found: TaskSpec = next(task for task in self.model.tasks if task.name == name)
+        return found
 
 
 def order_of(task: str, scores: Mapping[str, Tensor]) -> Tensor:

@@ -22,12 +22,13 @@ from mtrec_edge_compress.budget import check_budget
 from mtrec_edge_compress.bundle import refuse_foreign
 from mtrec_edge_compress.compress_report import Outcome, write_compress_report
 from mtrec_edge_compress.cross_teacher import teach_cross_encoder
-from mtrec_edge_compress.data.arrays import Arrays, build_arrays
-from mtrec_edge_compress.data.schema import Dataset
+from mtrec_edge_compress.data.arrays import Arrays, read_arrays
+from mtrec_edge_compress.device import open_device
 from mtrec_edge_compress.job import Job
 from mtrec_edge_compress.ledger import StageRecord, read_record
 from mtrec_edge_compress.recipe import CrossEncoder, Recipe
 from mtrec_edge_compress.recipe_file import read_recipe
+from mtrec_edge_compress.run_options import RunOptions
 from mtrec_edge_compress.stages import (
     Made,
     augment_texts,
@@ -46,7 +47,6 @@ from mtrec_edge_compress.stages import (
     verify_graphs,
 )
 from mtrec_edge_compress.teacher import small_random_bert
-from mtrec_edge_compress.training import Device, open_device
 from mtrec_edge_compress.unlabelled import file_hash
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.manifest import Manifest, read_manifest
@@ -92,76 +92,22 @@ class Result:
     example_text: str = ""
 
 
-def run(
-    recipe_path: Path,
-    *,
-    data: Path,
-    out: Path,
-    encoder: str | None = None,
-    teacher: Path | None = None,
-    more_teachers: Sequence[Path] = (),
-    device: Device = "auto",
-    overrides: Sequence[str] = (),
-    work: Path | None = None,
-    progress: bool = True,
-) -> Result:
-    """Run every stage of a recipe on a dataset and write the bundle to `out`.
+def run(recipe_path: Path, *, data: Path, out: Path, options: RunOptions, overrides: Sequence[str] = ()) -> Result:
+    """Run every stage of a recipe that is not already done with the same settings, and write the bundle to `out`.
 
     Args:
         recipe_path: a TOML recipe.
         data: a dataset folder that `prepare` wrote.
         out: the bundle's folder.
-        encoder: hub id or folder of the teacher's encoder, over the recipe's.
-        teacher: a trained teacher's checkpoint folder; it is then only measured.
-        more_teachers: checkpoints of further teachers of the same tasks, whose word is fused with the first's.
-        device: where to train.
+        options: the models, the device, the stages' folder; a killed run resumes in the same one.
         overrides: `key=value` over the recipe.
-        work: where stages keep what they made; by default `out` with `.work` behind it. A killed run resumes there.
-        progress: show progress bars on stderr.
 
     Raises:
         MtrecError: whatever stands in the way, with the next step.
     """
-    recipe = read_recipe(recipe_path, overrides)
-    return run_stages(
-        recipe,
-        build_arrays(Dataset.read(data)),
-        out=out,
-        encoder=encoder,
-        teacher=teacher,
-        more_teachers=more_teachers,
-        device=device,
-        work=work,
-        progress=progress,
-    )
-
-
-def run_stages(
-    recipe: Recipe,
-    arrays: Arrays,
-    *,
-    out: Path,
-    encoder: str | None = None,
-    teacher: Path | None = None,
-    more_teachers: Sequence[Path] = (),
-    device: Device = "auto",
-    work: Path | None = None,
-    progress: bool = True,
-) -> Result:
-    """Run every stage that is not already done with the same settings."""
+    recipe, arrays = read_recipe(recipe_path, overrides), read_arrays(data)
     check_run(recipe, arrays, out)
-    work = work or out.with_name(out.name + ".work")
-    job, settings = open_job(
-        recipe,
-        arrays,
-        encoder=encoder,
-        teacher=teacher,
-        more_teachers=more_teachers,
-        work=work,
-        out=out,
-        device=device,
-        progress=progress,
-    )
+    job, settings = open_job(recipe, arrays, out=out, options=options)
     run_through(job, settings, STAGES)
     return finish(job)
 
@@ -230,48 +176,28 @@ def _outcome(job: Job, result: Mapping[str, Any], bundle: Manifest) -> Outcome:
         replace(read_verdict(job), certified=bundle.certified, reasons=bundle.reasons),
         job.records["quantize"].facts["bytes"],
         {name: record.seconds for name, record in job.records.items()},
-        " fused with ".join(map(str, [job.teacher or job.encoder, *job.more_teachers])),
+        " fused with ".join(map(str, job.teachers or [job.encoder])),
     )
 
 
-def open_job(
-    recipe: Recipe,
-    arrays: Arrays,
-    *,
-    encoder: str | None,
-    teacher: Path | None,
-    more_teachers: Sequence[Path] = (),
-    work: Path,
-    out: Path,
-    device: Device,
-    progress: bool,
-) -> tuple[Job, Settings]:
+def open_job(recipe: Recipe, arrays: Arrays, *, out: Path, options: RunOptions) -> tuple[Job, Settings]:
     """Join the other processes, find the encoder or make a small one; return the job and what its stages depend on."""
-    if more_teachers and teacher is None:
-        raise StageError("several teachers are fused when all are trained; the next step: give the first as `teacher`")
-    alone = PartialState(cpu=open_device(device).type == "cpu", timeout=PATIENCE).is_main_process
-    named = encoder or recipe.teacher.encoder
+    alone = PartialState(cpu=open_device(options.device).type == "cpu", timeout=PATIENCE).is_main_process
+    work = options.work or out.with_name(out.name + ".work")
+    named, teachers = options.encoder or recipe.teacher.encoder, options.teachers
     if not named and alone:
         small_random_bert(recipe, arrays, work / "encoder")
     PartialState().wait_for_everyone()
-    job = Job(
-        recipe,
-        arrays,
-        named or str(work / "encoder"),
-        teacher,
-        work,
-        out,
-        device,
-        progress,
-        more_teachers=tuple(more_teachers),
-    )
+    encoder = named or str(work / "encoder")
+    job = Job(recipe, arrays, encoder, teachers, work, out, options.device, options.progress)
+    first, *more = [str(path.resolve()) for path in teachers] or ["None"]  # as the records of older runs have it
     settings: Settings = {
         "data": arrays.dataset.content_hash(),
         "encoder": str(Path(named).resolve()) if named and Path(named).is_dir() else named,
-        "teacher": str(teacher and teacher.resolve()),
+        "teacher": first,
     }
-    if more_teachers:
-        settings["more_teachers"] = [str(path.resolve()) for path in more_teachers]
+    if more:
+        settings["more_teachers"] = more
     return job, settings
 
 

@@ -18,10 +18,12 @@ from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.compact import CompactBert, Layer
 from mtrec_edge_compress.data.arrays import Arrays
+from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.distill import StudentLearner, compact_backbone, student_batches
 from mtrec_edge_compress.latency_table import LatencyTable, measure_table
 from mtrec_edge_compress.recipe import Prune, Recipe
-from mtrec_edge_compress.training import Device, Validate, fit, open_device
+from mtrec_edge_compress.training import Validate, fit
+from mtrec_edge_runtime.whole_file import write_whole
 
 KEPT, TABLE = "kept.json", "latency_table.json"
 UNIT_MULTIPLE = 16  # a layer keeps a multiple of this many units: whole vector registers
@@ -248,7 +250,7 @@ def _table(folder: Path, learner: StudentLearner) -> LatencyTable:
     """Return the latency table of this machine and student, measured once and remembered in `folder`."""
     path = folder / TABLE
     if not path.is_file():
-        _write(path, asdict(measure_table(learner.model)))
+        write_whole(path, json.dumps(asdict(measure_table(learner.model))))
     return LatencyTable(**json.loads(path.read_text()))
 
 
@@ -263,12 +265,4 @@ def _choose(
 
 def _remember(path: Path, kept: tuple[list[Tensor], list[Tensor]]) -> None:
     """Write what is kept."""
-    _write(path, [[indices.tolist() for indices in part] for part in kept])
-
-
-def _write(path: Path, content: object) -> None:
-    """Write JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(content))
-    new.replace(path)
+    write_whole(path, json.dumps([[indices.tolist() for indices in part] for part in kept]))

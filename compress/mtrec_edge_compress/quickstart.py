@@ -3,10 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mtrec_edge_compress.data.arrays import Arrays, build_arrays
-from mtrec_edge_compress.data.schema import Dataset, Fold
+from mtrec_edge_compress.data.arrays import Arrays, read_arrays
+from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.data.synthetic import make_world
 from mtrec_edge_compress.pipeline import Result, run
+from mtrec_edge_compress.run_options import RunOptions
 from mtrec_edge_runtime.history import Event
 from mtrec_edge_runtime.recommender import Recommender
 
@@ -24,12 +25,10 @@ def quickstart(out: Path, *, seed: int = 0, progress: bool = True) -> Result:
         RECIPE,
         data=out / "data",
         out=out / "bundle",
-        device="cpu",
+        options=RunOptions(device="cpu", work=out / "work", progress=progress),
         overrides=[f"seed={seed}"],
-        work=out / "work",
-        progress=progress,
     )
-    return replace(result, example_text=_example(out / "bundle", build_arrays(Dataset.read(out / "data"))))
+    return replace(result, example_text=_example(out / "bundle", read_arrays(out / "data")))
 
 
 def _example(bundle: Path, arrays: Arrays) -> str:

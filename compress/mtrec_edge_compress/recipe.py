@@ -1,12 +1,14 @@
-"""The settings of one run as frozen dataclasses, each checked as it is made. recipe_file.py reads them from TOML."""
+"""The settings of one run as frozen dataclasses, each checked as it is made. recipe_file.py reads them from TOML.
+
+Those of the training loop, which a recipe holds several times, are in training_settings.py.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mtrec_edge_compress.span import Span
+from mtrec_edge_compress.span import Span, within
+from mtrec_edge_compress.training_settings import Training
 from mtrec_edge_runtime.errors import RecipeError
-
-Weighting = Literal["static", "uncertainty", "dwa", "gradnorm", "pcgrad"]  # see weighting.py
 
 
 @dataclass(frozen=True)
@@ -22,57 +24,12 @@ class Model:
 
     def __post_init__(self) -> None:
         """Refuse sizes the device could not serve."""
-        _within("model.vector_size", self.vector_size, 8, 1024)
-        _within("model.max_tokens", self.max_tokens, 8, 512)
-        _within("model.max_history", self.max_history, 1, 500)
-        _within("model.user_heads", self.user_heads, 1, 64)
-        _within("model.task_hidden", self.task_hidden, 1, 1024)
-        _within("model.dropout", self.dropout, 0.0, 0.9)
-
-
-@dataclass(frozen=True)
-class Training:
-    """One run of the training loop."""
-
-    epochs: int = 3
-    users: int = 64  # windows (a user's history and targets) a step
-    domain_temperature: float = (
-        1.0  # a domain's share of the steps goes with windows^(1 / this); above 1 helps small ones
-    )
-    targets: int = 8  # events of a window that are scored
-    negatives: int = 128  # sampled unobserved items a step, shared by its users
-    fresh_targets: int = 1  # targets of a window encoded with gradients, and that share of the negatives; else cached
-    texts: int = 32  # labelled texts a step, for the text tasks
-    prior_dropout: float = 0.1  # share of candidates shown without priors and affinity, as an unseen item is
-    link_dropout: float = 0.1  # share of windows shown without any affinity, as where users did little together
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 5e-5  # of the text backbone
-    head_learning_rate: float = 1e-3  # of everything else
-    weight_decay: float = 0.01
-    warmup: float = 0.1  # share of all steps
-    clip: float = 1.0  # greatest gradient norm
-    accumulation: int = 1  # steps whose gradients are added before an update
-    patience: int = 2  # epochs without a better validation before stopping
-    task_patience: int = 0  # the same for a task by its own headline, which then weighs 0; 0: no task stops alone
-    weighting: Weighting = "static"  # of the teacher; weighting.py says what each does, pcgrad needs the extra mtl
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
-    trackers: tuple[str, ...] = ()  # "tensorboard", "wandb": Accelerate's trackers
-    save_minutes: float = 3.0  # at most this much work is lost by a kill
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot train."""
-        for name in ("epochs", "users", "targets", "negatives", "texts", "accumulation", "patience"):
-            _within(name, getattr(self, name), 1, 1_000_000)
-        _within("domain_temperature", self.domain_temperature, 0.1, 1000.0)
-        _within("task_patience", self.task_patience, 0, 1_000_000)
-        _within("fresh_targets", self.fresh_targets, 0, self.targets)
-        for name in ("learning_rate", "head_learning_rate", "clip"):
-            _within(name, getattr(self, name), 1e-9, 1e3)
-        for name in ("prior_dropout", "link_dropout", "warmup"):
-            _within(name, getattr(self, name), 0.0, 1.0)
-        for tracker in self.trackers:
-            if tracker not in ("tensorboard", "wandb"):
-                raise RecipeError(f"tracker {tracker!r} is unknown; write tensorboard or wandb")
+        within("model.vector_size", self.vector_size, 8, 1024)
+        within("model.max_tokens", self.max_tokens, 8, 512)
+        within("model.max_history", self.max_history, 1, 500)
+        within("model.user_heads", self.user_heads, 1, 64)
+        within("model.task_hidden", self.task_hidden, 1, 1024)
+        within("model.dropout", self.dropout, 0.0, 0.9)
 
 
 @dataclass(frozen=True)
@@ -86,9 +43,9 @@ class Collaborate:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot be fitted."""
-        _within("collaborate.links", self.links, 0, 1000)
-        _within("collaborate.parts", self.parts, 2, 100)
-        _within("collaborate.tuning_users", self.tuning_users, 1, 1_000_000)
+        within("collaborate.links", self.links, 0, 1000)
+        within("collaborate.parts", self.parts, 2, 100)
+        within("collaborate.tuning_users", self.tuning_users, 1, 1_000_000)
         if not self.penalties or any(not isinstance(p, int | float) or p <= 0 for p in self.penalties):
             raise RecipeError(f"collaborate.penalties = {self.penalties}: write at least one number above 0")
 
@@ -108,11 +65,11 @@ class Teacher:
 
     def __post_init__(self) -> None:
         """Refuse a random BERT that cannot be built."""
-        _within("teacher.layers", self.layers, 1, 48)
-        _within("teacher.frozen_layers", self.frozen_layers, 0, 48)
-        _within("teacher.alignment", self.alignment, 0.0, 1000.0)
-        _within("teacher.hidden_size", self.hidden_size, 32, 4096)
-        _within("teacher.vocabulary", self.vocabulary, 50, 1_000_000)
+        within("teacher.layers", self.layers, 1, 48)
+        within("teacher.frozen_layers", self.frozen_layers, 0, 48)
+        within("teacher.alignment", self.alignment, 0.0, 1000.0)
+        within("teacher.hidden_size", self.hidden_size, 32, 4096)
+        within("teacher.vocabulary", self.vocabulary, 50, 1_000_000)
         if self.hidden_size % 32:
             raise RecipeError(f"teacher.hidden_size = {self.hidden_size}: write a multiple of 32, the size of a head")
 
@@ -135,13 +92,13 @@ class CrossEncoder:
 
     def __post_init__(self) -> None:
         """Refuse a cross-encoder that reads or learns nothing."""
-        _within("cross_encoder.windows", self.windows, 0, 10_000_000)
-        _within("cross_encoder.share", self.share, 0.0, 1000.0)
-        _within("cross_encoder.max_tokens", self.max_tokens, 16, 512)
-        _within("cross_encoder.events", self.events, 1, self.max_tokens // 4 - 2)  # room for words of each
+        within("cross_encoder.windows", self.windows, 0, 10_000_000)
+        within("cross_encoder.share", self.share, 0.0, 1000.0)
+        within("cross_encoder.max_tokens", self.max_tokens, 16, 512)
+        within("cross_encoder.events", self.events, 1, self.max_tokens // 4 - 2)  # room for words of each
         for name in ("targets", "negatives", "candidates", "steps", "users"):
-            _within(f"cross_encoder.{name}", getattr(self, name), 1, 1_000_000)
-        _within("cross_encoder.learning_rate", self.learning_rate, 1e-9, 1e3)
+            within(f"cross_encoder.{name}", getattr(self, name), 1, 1_000_000)
+        within("cross_encoder.learning_rate", self.learning_rate, 1e-9, 1e3)
 
     @property
     def training(self) -> Training:
@@ -173,14 +130,14 @@ class Student:
 
     def __post_init__(self) -> None:
         """Refuse a student that cannot be built."""
-        _within("student.layers", self.layers, 1 if self.start == "layers" else 0, 48)
-        _within("student.hidden_size", self.hidden_size, 0, 4096)
+        within("student.layers", self.layers, 1 if self.start == "layers" else 0, 48)
+        within("student.hidden_size", self.hidden_size, 0, 4096)
         if self.hidden_size and self.start == "layers":
             raise RecipeError("student.hidden_size: the teacher's layers keep its width; write start = 'outputs', or 0")
-        _within("student.heads", self.heads, 0, 64)
-        _within("student.units", self.units, 0, 16_384)
-        _within("student.vocabulary", self.vocabulary, 200, 1_000_000)
-        _within("student.dropout", self.dropout, 0.0, 0.9)
+        within("student.heads", self.heads, 0, 64)
+        within("student.units", self.units, 0, 16_384)
+        within("student.vocabulary", self.vocabulary, 200, 1_000_000)
+        within("student.dropout", self.dropout, 0.0, 0.9)
 
 
 @dataclass(frozen=True)
@@ -193,8 +150,8 @@ class Augment:
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        _within("augment.crossed", self.crossed, 0.0, 100.0)
-        _within("augment.most_unlabelled", self.most_unlabelled, 0, 10_000_000)
+        within("augment.crossed", self.crossed, 0.0, 100.0)
+        within("augment.most_unlabelled", self.most_unlabelled, 0, 10_000_000)
 
 
 @dataclass(frozen=True)
@@ -212,9 +169,9 @@ class Distill:
 
     def __post_init__(self) -> None:
         """Refuse impossible weights."""
-        _within("distill.soft_weight", self.soft_weight, 0.0, 1.0)
-        _within("distill.annealed", self.annealed, 0.0, 1.0)
-        _within("distill.temperature", self.temperature, 0.1, 100.0)
+        within("distill.soft_weight", self.soft_weight, 0.0, 1.0)
+        within("distill.annealed", self.annealed, 0.0, 1.0)
+        within("distill.temperature", self.temperature, 0.1, 100.0)
 
 
 @dataclass(frozen=True)
@@ -231,10 +188,10 @@ class Prune:
 
     def __post_init__(self) -> None:
         """Refuse to remove everything."""
-        _within("prune.heads", self.heads, 0.0, 0.9)
-        _within("prune.units", self.units, 0.0, 0.95)
-        _within("prune.max_ms", self.max_ms, 0.0, 10_000.0)
-        _within("prune.rounds", self.rounds, 1, 100)
+        within("prune.heads", self.heads, 0.0, 0.9)
+        within("prune.units", self.units, 0.0, 0.95)
+        within("prune.max_ms", self.max_ms, 0.0, 10_000.0)
+        within("prune.rounds", self.rounds, 1, 100)
 
 
 @dataclass(frozen=True)
@@ -257,8 +214,8 @@ class Quantize:
 
     def __post_init__(self) -> None:
         """Refuse budgets that cannot be kept."""
-        _within("quantize.fp32_budget_bytes", self.fp32_budget_bytes, 0, 1 << 30)
-        _within("quantize.max_cosine_error", self.max_cosine_error, 0.0, 1.0)
+        within("quantize.fp32_budget_bytes", self.fp32_budget_bytes, 0, 1 << 30)
+        within("quantize.max_cosine_error", self.max_cosine_error, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -275,7 +232,7 @@ class Verify:
 
     def __post_init__(self) -> None:
         """Refuse limits that judge nothing."""
-        _within("verify.pool", self.pool, 10, 1_000_000)
+        within("verify.pool", self.pool, 10, 1_000_000)
 
 
 @dataclass(frozen=True)
@@ -292,11 +249,11 @@ class Budget:
     def __post_init__(self) -> None:
         """Refuse limits that nothing can keep."""
         for name in ("max_mb", "max_ms", "min_speedup"):
-            _within(f"budget.{name}", getattr(self, name), 0.0, 1e6)
+            within(f"budget.{name}", getattr(self, name), 0.0, 1e6)
         for name in ("retention_mean", "retention_worst"):
-            _within(f"budget.{name}", getattr(self, name), 0.0, 1.0)
+            within(f"budget.{name}", getattr(self, name), 0.0, 1.0)
         for task, share in self.max_drop.items():
-            _within(f"budget.max_drop.{task}", share, 0.0, 1.0)
+            within(f"budget.max_drop.{task}", share, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -333,7 +290,7 @@ class Tune:
 
     def __post_init__(self) -> None:
         """Refuse to search what the teacher is not made of, or what it is judged by."""
-        _within("tune.trials", self.trials, 1, 100_000)
+        within("tune.trials", self.trials, 1, 100_000)
         if not self.search:
             raise RecipeError("tune.search is empty: write at least one setting, or leave the table out")
         for key, span in self.search.items():
@@ -368,8 +325,3 @@ class Recipe:
     budget: Budget = field(default_factory=Budget)
     tiers: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> settings over these, for compress --tiers
     tune: Tune = field(default_factory=Tune)
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise RecipeError(f"{name} = {value}: write a number from {low} to {high}")

@@ -1,4 +1,4 @@
-"""Which values a search may give one setting of a recipe. Knows nothing of what searches it."""
+"""Which values a setting of a recipe may have, and which a search may give it. Knows nothing of what searches."""
 
 import math
 from dataclasses import dataclass
@@ -41,3 +41,9 @@ class Span:
     def _on_step(self, value: float) -> bool:
         steps = (value - self.low) / self.step
         return math.isclose(steps, round(steps), abs_tol=1e-9)
+
+
+def within(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a setting that is not from low to high."""
+    if not low <= value <= high:
+        raise RecipeError(f"{name} = {value}: write a number from {low} to {high}")

@@ -46,6 +46,7 @@ from mtrec_edge_compress.unlabelled import read_unlabelled
 from mtrec_edge_compress.untaught import train_untaught
 from mtrec_edge_compress.verify import INT8_STAGES, Verdict, verify
 from mtrec_edge_compress.vocabulary import trim_vocabulary
+from mtrec_edge_runtime.whole_file import write_whole
 
 CALIBRATION_TEXTS = 1024  # that show what activations are like
 
@@ -66,10 +67,11 @@ def collaborate(job: Job, folder: Path) -> Made:
 
 def teach(job: Job, folder: Path) -> Made:
     """Train the teacher (or take the given one), encode every text with it."""
-    if job.teacher is not None:
-        model = load_model(job.teacher)
+    pooled = None
+    if job.teachers:
+        model = load_model(job.teachers[0])
     else:
-        model, _ = train_teacher(
+        trained = train_teacher(
             job.recipe,
             teacher_batches(job.recipe, job.arrays, job.teacher_tokens, job.collaboration),
             job.encoder,
@@ -78,14 +80,20 @@ def teach(job: Job, folder: Path) -> Made:
             device=job.device,
             progress=job.progress,
         )
+        model, pooled = trained.model, trained.pooled
     if not PartialState().is_main_process:
         return [], {}
     save_model(model, folder / "model")
     encoded = encode_all(
-        model.to(job.place), job.teacher_tokens, device=job.place, label="soft targets", progress=job.progress
+        model.to(job.place),
+        job.teacher_tokens,
+        device=job.place,
+        pooled=pooled,
+        label="soft targets",
+        progress=job.progress,
     )
     save_encoded(encoded, folder / "encoded")
-    if job.more_teachers:
+    if len(job.teachers) > 1:
         fuse_teachers(job, model, encoded, folder / "fused")
     return [torch_row(job, "teacher", model, encoded, folder)], {}
 
@@ -157,7 +165,7 @@ def _student_learner(job: Job, model: MultiTaskModel | None) -> StudentLearner:
         words = job.student_tokenizer
         model = new_student(job.recipe, teacher, token_ids, ends=(token_ids[words.start], token_ids[words.end]))
     encoded, pairs = load_encoded(job.folder("teacher") / "encoded"), None
-    if job.more_teachers:  # of the extra texts the first teacher speaks alone
+    if len(job.teachers) > 1:  # of the extra texts the first teacher speaks alone
         encoded, pairs = load_fused(job.folder("teacher") / "fused", teacher, encoded, job.place)
     encoded = joined(encoded, load_encoded(job.folder("augment") / "encoded"))
     asked = job.teacher_tokens.followed_by(job.tokens_of_extra(open_tokenizer(job.encoder)))
@@ -209,9 +217,7 @@ def time_pruning(job: Job) -> None:
     path = job.folder("prune") / PRUNING_LATENCY
     if PartialState().is_main_process and not path.is_file():
         measured = measure_latencies(job.folder, job.recipe.model.max_tokens, ("student", "pruned"))
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(measured))
-        part.replace(path)
+        write_whole(path, json.dumps(measured))
     PartialState().wait_for_everyone()
 
 

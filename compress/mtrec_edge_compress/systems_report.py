@@ -10,9 +10,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from mtrec_edge_compress.page import PAGES, write_text
+from mtrec_edge_compress.page import PAGES
 from mtrec_edge_compress.pictures import INK, OURS, THEIRS, picture
 from mtrec_edge_compress.systems_table import PER_USER, format_table
+from mtrec_edge_runtime.whole_file import write_whole
 
 PAGE = PAGES.from_string("""{% extends "frame" %}{% from "parts" import gallery %}
 {% block content %}
@@ -46,7 +47,7 @@ def write_report(path: Path, table: Mapping[str, Any]) -> None:
         tasks=[_task(name, table) for name in table["headlines"]],
         table=format_table(dict(table)),
     )
-    write_text(path, page)
+    write_whole(path, page)
 
 
 def _task(name: str, table: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,23 +1,26 @@
 """`teacher`: fine-tune the BERT multi-task teacher."""
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 import transformers
+from torch import Tensor
 from transformers import AutoModel, BertConfig, BertModel, BertTokenizer, PreTrainedModel
 
 from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.checkpoint import without_pooler
 from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.data.arrays import Arrays
+from mtrec_edge_compress.device import Device
 from mtrec_edge_compress.learner import ALIGNMENT, Learner
 from mtrec_edge_compress.model import ModelShape, MultiTaskModel
 from mtrec_edge_compress.pair_learner import centre_outputs
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import Tokens
-from mtrec_edge_compress.training import Device, Validate, fit
+from mtrec_edge_compress.training import Validate, fit
 from mtrec_edge_compress.vocabulary import word_vocabulary
 from mtrec_edge_compress.weighting import TaskWeighting
 from mtrec_edge_runtime.errors import RecipeError, StageError
@@ -145,6 +148,17 @@ def teacher_batches(recipe: Recipe, arrays: Arrays, tokens: Tokens, collaboratio
     )
 
 
+@dataclass(frozen=True)
+class TrainedTeacher:
+    """The best model of a training."""
+
+    model: MultiTaskModel
+    metrics: dict[str, float]  # on the VALIDATION fold
+    pooled: (
+        Tensor | None
+    )  # (rows, hidden) what it makes of every text in FP32, where the last validation has just read it
+
+
 def train_teacher(
     recipe: Recipe,
     source: BatchSource,
@@ -155,8 +169,8 @@ def train_teacher(
     device: Device,
     label: str = "teacher",
     progress: bool,
-) -> tuple[MultiTaskModel, dict[str, float]]:
-    """Fine-tune the tasks of `source` together and return the best model with its validation metrics."""
+) -> TrainedTeacher:
+    """Fine-tune the tasks of `source` together and return the best model."""
     arrays, tokens = source.arrays, source.tokens
     check_detached(recipe, arrays)
     model = new_teacher(recipe, arrays, encoder)
@@ -167,4 +181,4 @@ def train_teacher(
     metrics = fit(
         learner, source, settings, folder=folder, validate=validate, device=device, label=label, progress=progress
     )
-    return model, metrics
+    return TrainedTeacher(model, metrics, learner.cache)

@@ -12,16 +12,15 @@ from pathlib import Path
 from accelerate import PartialState
 
 from mtrec_edge_compress.bundle import device_bytes
-from mtrec_edge_compress.data.arrays import Arrays, build_arrays
-from mtrec_edge_compress.data.schema import Dataset
+from mtrec_edge_compress.data.arrays import Arrays, read_arrays
 from mtrec_edge_compress.job import OF_THE_TEACHER, Job
 from mtrec_edge_compress.ledger import dataset_info
 from mtrec_edge_compress.pipeline import STAGES, Result, check_run, finish, open_job, run_through
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.recipe_file import read_recipe, read_tiers
+from mtrec_edge_compress.run_options import RunOptions
 from mtrec_edge_compress.standing import read_standing, shares_as_result
 from mtrec_edge_compress.tiers_report import write_tiers_report
-from mtrec_edge_compress.training import Device
 from mtrec_edge_compress.unseen import kept_of
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.results import Result as ResultFile
@@ -79,13 +78,8 @@ def run_tiers(
     *,
     data: Path,
     out: Path,
-    encoder: str | None = None,
-    teacher: Path | None = None,
-    more_teachers: Sequence[Path] = (),
-    device: Device = "auto",
+    options: RunOptions,
     overrides: Sequence[str] = (),
-    work: Path | None = None,
-    progress: bool = True,
 ) -> Tiers:
     """Run every stage of each named tier that is not already done, and write `work/tiers.json`.
 
@@ -95,20 +89,9 @@ def run_tiers(
         MtrecError: whatever stands in the way, with the next step.
     """
     recipe, tiers = read_recipe(recipe_path, overrides), read_tiers(recipe_path, names, overrides)
-    arrays = build_arrays(Dataset.read(data))
+    arrays = read_arrays(data)
     _check(tiers, arrays, out)
-    work = work or out.with_name(out.name + ".work")
-    job, settings = open_job(
-        recipe,
-        arrays,
-        encoder=encoder,
-        teacher=teacher,
-        more_teachers=more_teachers,
-        work=work,
-        out=out,
-        device=device,
-        progress=progress,
-    )
+    job, settings = open_job(recipe, arrays, out=out, options=options)
     run_through(job, settings, SHARED)
     found: dict[str, TierResult] = {}
     reasons: list[str] = []
@@ -125,9 +108,9 @@ def run_tiers(
     result["headlines"] = {task.name: task.headline for task in arrays.tasks}
     result["notes"] = list(arrays.dataset.notes)
     if PartialState().is_main_process:
-        write_result(work / "tiers.json", result)
-        write_tiers_report(work, result)
-    return Tiers(result, work / "tiers.json", tuple(reasons), work / "tiers.html")
+        write_result(job.work / "tiers.json", result)
+        write_tiers_report(job.work, result)
+    return Tiers(result, job.work / "tiers.json", tuple(reasons), job.work / "tiers.html")
 
 
 def tier_job(job: Job, name: str, recipe: Recipe) -> Job:

@@ -19,16 +19,6 @@ Tiers = Mapping[str, Mapping[str, Any]]
 FOLDS = {"seen": "texts the student learned from", "unseen": "texts the student never saw"}
 
 
-def tiers_page(result: Mapping[str, Any]) -> str:
-    """Return the page of a result with `tiers`."""
-    return tiers_report(result).html()
-
-
-def tiers_markdown(result: Mapping[str, Any]) -> str:
-    """Return the same as Markdown, without the pictures."""
-    return tiers_report(result).markdown()
-
-
 def write_tiers_report(folder: Path, result: Mapping[str, Any]) -> Path:
     """Write `tiers.html` and `tiers.md` into `folder`; return the page's path."""
     write_report(folder, tiers_report(result), "tiers")

@@ -11,26 +11,28 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, is_tensorboard_available, is_wandb_available, set_seed
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from mtrec_edge_compress.batches import Batch, BatchSource
+from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.encoding import model_dtype
 from mtrec_edge_compress.memory import keep_freed_memory
 from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_compress.optimizer import make_optimizer, rate_factor
 from mtrec_edge_compress.pair_learner import PairLearner
-from mtrec_edge_compress.recipe import Training, Weighting
 from mtrec_edge_compress.stopping import TaskProgress
 from mtrec_edge_compress.surgery import check_surgery, surgical_backward
+from mtrec_edge_compress.training_settings import Training, Weighting
 from mtrec_edge_runtime.errors import DivergedError, StageError
+from mtrec_edge_runtime.whole_file import write_whole
 
-Device = Literal["auto", "cpu", "cuda"]
 # A model, its pooled states of every text where they are at hand -> metrics; of the key "score" higher is better.
 Validate = Callable[[MultiTaskModel, Tensor | None], dict[str, float]]
 
@@ -47,21 +49,6 @@ class Progress:
     seconds: float = 0.0
     finished: bool = False
     tasks: TaskProgress = field(default_factory=TaskProgress)
-
-
-def open_device(device: Device) -> torch.device:
-    """Return the device asked for.
-
-    Raises:
-        StageError: CUDA was asked for and there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise StageError(
-            "--device cuda was asked for and this machine shows no CUDA device to torch "
-            f"{torch.__version__}; the next step: --device cpu, or a CUDA build of torch with its driver"
-        )
-    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if use_cuda else "cpu")
 
 
 def fit(
@@ -153,7 +140,7 @@ class _Run:
         self.show = show and accelerator.is_main_process
         self.refreshed = False  # whether the learner's cache is of the weights as they are
         learner.to(accelerator.device)
-        self.wrapped, self.optimizer = accelerator.prepare(learner, _optimizer(learner, settings))
+        self.wrapped, self.optimizer = accelerator.prepare(learner, make_optimizer(learner, settings))
         self.learner = cast(PairLearner, accelerator.unwrap_model(self.wrapped))
         self.steps = [source.steps(epoch) for epoch in range(settings.epochs)]
         self.updates = sum(-(-n // settings.accumulation) for n in self.steps)
@@ -242,10 +229,7 @@ class _Run:
             self.accelerator.backward(total * self.accelerator.num_processes)
 
     def _set_rates(self) -> None:
-        """Warm up linearly, then decay linearly to a twentieth."""
-        warm = max(1, round(self.settings.warmup * self.updates))
-        done = self.progress.updates + 1
-        factor = done / warm if done <= warm else max(0.05, (self.updates - done) / max(1, self.updates - warm))
+        factor = rate_factor(self.progress.updates + 1, self.updates, warmup=self.settings.warmup)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
 
@@ -300,37 +284,24 @@ class _Run:
             self.accelerator.save_state(str(self.folder / name))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            new = self.folder / "progress.json.new"
-            new.write_text(json.dumps(asdict(self.progress)))
-            new.replace(self.folder / "progress.json")
+            write_whole(self.folder / "progress.json", json.dumps(asdict(self.progress)))
             for old in self.folder.glob("state-*"):
                 if old.name != name or self.progress.finished:
                     shutil.rmtree(old)
         self.accelerator.wait_for_everyone()
 
     def finish(self) -> dict[str, float]:
-        """Put the best weights into the learner's model and return their validation metrics."""
+        """Put the best weights into the learner's model and return their validation metrics.
+
+        The learner's cache stays where it holds just what these weights give in FP32.
+        """
         if self.settings.trackers:
             self.accelerator.end_training()
         self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)  # the next run wraps it anew
         self.learner.done = 0.0
+        if self.progress.stale or not self.refreshed or self.dtype != torch.float32:
+            self.learner.cache = None  # not of the best weights, or not exact
         self.learner.restore(self.folder / "best")
         self.learner.model.eval()
         metrics: dict[str, float] = json.loads((self.folder / "validation.json").read_text())
         return metrics
-
-
-def _optimizer(learner: nn.Module, settings: Training) -> torch.optim.Optimizer:
-    """Return AdamW or SGD with the backbone's rate for the backbone and the heads' rate for the rest."""
-    backbone: list[Tensor] = []
-    rest: list[Tensor] = []
-    for name, parameter in learner.named_parameters():
-        if parameter.requires_grad:
-            (backbone if ".backbone." in name else rest).append(parameter)
-    groups = [
-        {"params": backbone, "lr": settings.learning_rate, "weight_decay": settings.weight_decay},
-        {"params": rest, "lr": settings.head_learning_rate, "weight_decay": settings.weight_decay},
-    ]
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9)
-    return torch.optim.AdamW(groups, fused=True)  # three times as fast on a CPU, where the word table weighs most

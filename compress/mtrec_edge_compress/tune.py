@@ -21,8 +21,8 @@ from optuna.trial import TrialState
 from torch import Tensor
 from tqdm import tqdm
 
-from mtrec_edge_compress.data.arrays import Arrays, build_arrays
-from mtrec_edge_compress.data.schema import Dataset
+from mtrec_edge_compress.data.arrays import Arrays, read_arrays
+from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.job import COLLABORATION, Job
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe
@@ -39,8 +39,9 @@ from mtrec_edge_compress.study import (
     trial_results,
 )
 from mtrec_edge_compress.teacher import small_random_bert, task_weights, teacher_batches, train_teacher
-from mtrec_edge_compress.training import Device, Validate, open_device
+from mtrec_edge_compress.training import Validate
 from mtrec_edge_runtime.errors import DivergedError, RecipeError, StageError
+from mtrec_edge_runtime.whole_file import write_whole
 
 JUDGED_BY = ("seed", "model", "weights", "collaborate", "teacher", "evaluation")  # settings a score depends on
 
@@ -121,7 +122,7 @@ def tune(
     tree = read_tree(recipe_path, overrides)
     if encoder is not None:
         tree = with_settings(tree, {"teacher.encoder": encoder})
-    search = _Search(tree, make_recipe(tree), build_arrays(Dataset.read(data)), out, device, progress)
+    search = _Search(tree, make_recipe(tree), read_arrays(data), out, device, progress)
     _refuse_impossible(search, encoder)
     study = open_study(out / "study.log", _identity(search))
     begin_with(study, _own_values(search))
@@ -193,11 +194,11 @@ def _train(search: _Search, trial: optuna.Trial, folder: Path) -> float:
     settings = recipe.teacher.training
     encoder = recipe.teacher.encoder or small_random_bert(recipe, search.arrays, folder / "encoder")
     links = search.out / "links" / _fingerprint(asdict(recipe.collaborate))
-    job = Job(recipe, search.arrays, encoder, None, links, search.out, search.device, search.progress)
+    job = Job(recipe, search.arrays, encoder, (), links, search.out, search.device, search.progress)
     if not (links / COLLABORATION).is_file():
         (links / COLLABORATION).parent.mkdir(parents=True, exist_ok=True)
         collaborate(job, links)
-    _, metrics = train_teacher(
+    trained = train_teacher(
         recipe,
         teacher_batches(recipe, search.arrays, job.teacher_tokens, job.collaboration),
         encoder,
@@ -211,7 +212,7 @@ def _train(search: _Search, trial: optuna.Trial, folder: Path) -> float:
         device=search.device,
         progress=search.progress,
     )
-    return metrics["score"]
+    return trained.metrics["score"]
 
 
 def _without_trackers(recipe: Recipe) -> Recipe:
@@ -278,13 +279,13 @@ def _write_found(search: _Search, study: optuna.Study) -> Tuned:
 def _write_found_so_far(search: _Search, study: optuna.Study) -> Tuned | None:
     """Write `trials.json` and, when a trial is complete, `best.toml`."""
     trials = trial_results(study)
-    _replace(search.out / "trials.json", json.dumps(_as_json(trials), indent=1))
+    write_whole(search.out / "trials.json", json.dumps(_as_json(trials), indent=1))
     best = best_first(trials)[0]
     if best.state != "complete":
         return None
     path = search.out / "best.toml"
     head = f"# Trial {best.number} of `mtrec-edge tune`: score {best.score} on the validation fold.\n"
-    _replace(path, head + tomli_w.dumps(with_settings(search.tree, best.values)))
+    write_whole(path, head + tomli_w.dumps(with_settings(search.tree, best.values)))
     return Tuned(best, trials, path)
 
 
@@ -294,10 +295,3 @@ def _as_json(trials: tuple[TrialResult, ...]) -> dict[str, Any]:
         "best": best.number if best.state == "complete" else None,
         "trials": [asdict(trial) for trial in trials],
     }
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file at once, so that a kill leaves the old one or the new one."""
-    new = path.with_name(path.name + ".new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)

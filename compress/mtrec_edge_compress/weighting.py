@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mtrec_edge_compress.losses import processes
-from mtrec_edge_compress.recipe import Weighting
+from mtrec_edge_compress.training_settings import Weighting
 
 DWA_TEMPERATURE = 2.0  # Liu et al.'s
 GRADNORM_ALPHA = 1.5  # how strongly a task that lags is favoured; Chen et al.'s

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from mtrec_edge_runtime.errors import BundleError, InputError
 from mtrec_edge_runtime.integrity import FileEntry, check_files, check_name, hash_folder, read_bounded
 from mtrec_edge_runtime.tasks import Kind, Task
+from mtrec_edge_runtime.whole_file import write_whole
 
 FORMAT = 2
 MAX_MANIFEST_BYTES = 4 << 20
@@ -121,9 +122,7 @@ def write_manifest(folder: str | Path, manifest: Manifest) -> Manifest:
         text = json.dumps(_to_json(complete), indent=1, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise BundleError(f"manifest of {manifest.name}: {error}; use null for a number that is missing") from error
-    partial = folder / "manifest.json.partial"
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(folder / "manifest.json")
+    write_whole(folder / "manifest.json", text + "\n")
     return complete
 
 

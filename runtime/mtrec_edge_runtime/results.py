@@ -14,6 +14,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.machine import Machine, current_commit, describe_machine, utc_now
+from mtrec_edge_runtime.whole_file import write_whole
 
 STAGES = ("teacher", "student", "pruned", "onnx_fp32", "int8_fast", "int8_exact", "untaught")
 
@@ -111,10 +112,7 @@ def new_result(name: str, *, command: Sequence[str], seeds: Sequence[int], datas
 def write_result(path: Path, result: Result) -> None:
     """Check a result and write it to `path`, whole or not at all."""
     check_result(cast(Mapping[str, Any], result), origin=str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_whole(path, json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_samples(path: Path, samples: object) -> str:

@@ -5,6 +5,7 @@ Rows of the catalogue are grouped by domain; events are grouped by user, oldest 
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -160,6 +161,11 @@ def prior_features(count: IntArray, value_sum: FloatArray, most_events: FloatArr
     popularity = np.log1p(count) / most_events
     mean_value = value_sum / (count + PRIOR_SHRINKAGE)
     return np.stack([popularity, mean_value, count > 0], axis=-1).astype(np.float32)
+
+
+def read_arrays(folder: Path) -> Arrays:
+    """Read a dataset that `prepare` wrote as arrays."""
+    return build_arrays(Dataset.read(folder))
 
 
 def build_arrays(dataset: Dataset) -> Arrays:

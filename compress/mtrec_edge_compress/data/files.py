@@ -25,16 +25,22 @@ def read_table(path: Path) -> pl.DataFrame:
 
 def read_settings(path: Path, *, format_: int) -> dict[str, Any]:
     """Read a TOML file whose key `format` has this value; DataError when it is missing, not TOML, or of another."""
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path.parent} has no {path.name}: make a dataset with `mtrec-edge prepare`") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not TOML ({error}): correct it or run prepare again") from error
+    missing = f"{path.parent} has no {path.name}: make a dataset with `mtrec-edge prepare`"
+    settings = read_toml(path, missing=missing, broken="correct it or run prepare again")
     found = settings.pop("format", None)
     if found != format_:
         raise DataError(f"{path}: format {found} found, this version reads {format_}: run prepare again or upgrade")
     return settings
+
+
+def read_toml(path: Path, *, missing: str, broken: str) -> dict[str, Any]:
+    """Read a TOML file; DataError `missing` when there is none, or with the next step `broken` when it is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(missing) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not TOML ({error}): {broken}") from error
 
 
 def toml_text(top: Mapping[str, Value], tables: Mapping[str, Sequence[Mapping[str, Value]]]) -> str:

@@ -215,21 +215,14 @@ class Dataset:
 
     def check(self) -> None:
         """Raise DataError (file, column, row, next step) for the first breach of the contract."""
-        self._check_items()
+        _check_rows("items.parquet", self.items, ITEM_COLUMNS, key="item_id")
         self._check_events()
-        self._check_texts()
+        _check_rows("texts.parquet", self.texts, TEXT_COLUMNS, key="text_id")
         names = [task.name for task in self.tasks]
         if not names or len(set(names)) < len(names):
             raise DataError(f"{SETTINGS_FILE}: tasks {names}: give at least one task, and each name once")
         for task in self.tasks:
             self._check_task(task)
-
-    def _check_items(self) -> None:
-        file = "items.parquet"
-        check_columns(file, self.items, ITEM_COLUMNS)
-        check_filled(file, self.items, list(ITEM_COLUMNS))
-        check_unique(file, self.items, ("domain", "item_id"))
-        check_values(file, self.items, "fold", allowed=[int(fold) for fold in Fold])
 
     def _check_events(self) -> None:
         file = "events.parquet"
@@ -249,13 +242,6 @@ class Dataset:
             raise DataError(
                 f"{file}, column timestamp, row {row}: earlier than the user's row before: sort by timestamp"
             )
-
-    def _check_texts(self) -> None:
-        file = "texts.parquet"
-        check_columns(file, self.texts, TEXT_COLUMNS)
-        check_filled(file, self.texts, list(TEXT_COLUMNS))
-        check_unique(file, self.texts, ("domain", "text_id"))
-        check_values(file, self.texts, "fold", allowed=[int(fold) for fold in Fold])
 
     def _check_task(self, task: TaskSpec) -> None:
         table: pl.DataFrame = getattr(self, task.source)
@@ -288,6 +274,13 @@ class Dataset:
             check_label_counts(file, rows, task.column)
             rows = rows.explode(task.column)
         check_labels(file, rows, task.column, labels=task.labels, need=task.name)
+
+
+def _check_rows(file: str, table: pl.DataFrame, columns: Mapping[str, Any], *, key: str) -> None:
+    check_columns(file, table, columns)
+    check_filled(file, table, list(columns))
+    check_unique(file, table, ("domain", key))
+    check_values(file, table, "fold", allowed=[int(fold) for fold in Fold])
 
 
 def task_from_row(row: Mapping[str, Any], *, where: str) -> TaskSpec:

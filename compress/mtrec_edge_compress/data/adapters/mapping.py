@@ -7,11 +7,11 @@ name = "corner-shop"                 # sources of one name share their users
 [[tasks]]   as in dataset.toml; `labels` may be left out, the most frequent in the data are then taken
 """
 
-import tomllib
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from mtrec_edge_compress.data.files import read_toml
 from mtrec_edge_runtime.errors import DataError
 
 MAPPING_FILE = "mapping.toml"
@@ -92,12 +92,8 @@ class Mapping:
 
 def read_mapping(path: Path) -> Mapping:
     """Read a mapping file; unknown and missing keys are errors that name the known ones."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist: write a mapping file, see docs/data.md") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not TOML ({error}): correct that line") from error
+    missing = f"{path} does not exist: write a mapping file, see docs/data.md"
+    content = read_toml(path, missing=missing, broken="correct that line")
     tables = {"items": ItemsTable, "events": EventsTable, "texts": TextsTable}
     for name, table in tables.items():
         rows = _rows(content, name, path)
