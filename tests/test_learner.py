@@ -11,7 +11,8 @@ from tiny_training import CPU, SETTINGS, source_for, tiny_arrays, tiny_learner, 
 from mtrec_edge_compress.batches import Batch
 from mtrec_edge_compress.data.arrays import build_arrays
 from mtrec_edge_compress.encoding import encode_all, encode_pooled
-from mtrec_edge_compress.learner import ALIGNMENT, Learner, label_scale
+from mtrec_edge_compress.learner import ALIGNMENT, Learner
+from mtrec_edge_compress.pair_learner import label_scale
 from mtrec_edge_runtime.errors import DataError
 
 

@@ -19,7 +19,7 @@ from tiny_pipeline import NAMES, RECIPE, Place
 from mtrec_edge_compress.bundle import device_bytes
 from mtrec_edge_compress.data.arrays import build_arrays
 from mtrec_edge_compress.encoding import load_encoded
-from mtrec_edge_compress.pipeline import Result, open_job
+from mtrec_edge_compress.pipeline import CROSS_ENCODER, Result, open_job
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.run_options import RunOptions
 from mtrec_edge_runtime import Recommender
@@ -235,6 +235,20 @@ def test_what_fingerprints_begin_with_does_not_change_between_versions(
     job, settings = open_job(Recipe("tiny"), build_arrays(dataset()), out=tmp_path / "bundle", options=options)
     assert settings == {"data": dataset().content_hash(), "encoder": "hub/bert", **expected}
     assert job.work == tmp_path / "bundle.work"
+
+
+def test_a_cross_encoder_is_compared_with_the_tower_and_teaches_the_student(place: Place) -> None:
+    before = place.made()
+    assert not (place.work / CROSS_ENCODER).exists()
+    student = (place.work / "distill/model/model.safetensors").read_bytes()
+    settings = "windows = 8, events = 2, max_tokens = 16, targets = 2, negatives = 2, candidates = 5, steps = 2"
+    place.run(f"cross_encoder={{ {settings}, users = 4, precision = 'fp32' }}")
+    assert remade(place, before) == list(NAMES[NAMES.index("distill") :])
+    compared = json.loads((place.work / CROSS_ENCODER / "comparison.json").read_text())["tasks"]
+    assert list(compared["movies.like"]["auc"]) == ["tower", "cross_encoder", "mean"] and "movies.rating" in compared
+    assert any("cross-encoder, movies.rating rmse" in note for note in read_result(place.work / "ledger.json")["notes"])
+    assert np.load(place.work / CROSS_ENCODER / "pairs/scores.npy").shape[:2] == (8, 4)
+    assert (place.work / "distill/model/model.safetensors").read_bytes() != student
 
 
 def test_a_weight_of_a_task_that_is_not_there_is_told(place: Place) -> None:

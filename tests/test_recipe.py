@@ -82,6 +82,8 @@ def test_a_wrong_type_is_told(tmp_path: Path, text: str, message: str) -> None:
         ('[collaborate]\npenalties = ["many"]\n', r"collaborate\.penalties = \('many',\): write at least one number"),
         ("[teacher.training]\ntargets = 2\nfresh_targets = 3\n", r"fresh_targets = 3: write a number from 0 to 2"),
         ("[teacher.training]\nlearning_rate = nan\n", r"learning_rate = nan"),
+        ("[cross_encoder]\nwindows = -1\n", r"cross_encoder\.windows = -1: write a number from 0"),
+        ("[cross_encoder]\nmax_tokens = 32\nevents = 9\n", r"cross_encoder\.events = 9: write a number from 1 to 6"),
         ("[budget]\nmax_mb = -1\n", r"budget\.max_mb = -1\.0: write a number from 0\.0"),
         ("[budget]\nretention_worst = 98\n", r"budget\.retention_worst = 98\.0: write a number from 0\.0 to 1\.0"),
         ('[budget.max_drop]\n"a.b" = 1.5\n', r"budget\.max_drop\.a\.b = 1\.5: write a number from 0\.0 to 1\.0"),

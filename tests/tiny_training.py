@@ -15,8 +15,9 @@ from mtrec_edge_compress.data.arrays import Arrays, build_arrays
 from mtrec_edge_compress.data.synthetic import make_world
 from mtrec_edge_compress.distill import StudentLearner, student_learner
 from mtrec_edge_compress.encoding import encode_all
-from mtrec_edge_compress.learner import ALIGNMENT, Learner, centre_outputs
+from mtrec_edge_compress.learner import ALIGNMENT, Learner
 from mtrec_edge_compress.model import ModelShape, MultiTaskModel
+from mtrec_edge_compress.pair_learner import centre_outputs
 from mtrec_edge_compress.recipe import Collaborate, Distill, Model, Prune, Recipe, Student
 from mtrec_edge_compress.soft_targets import soft_targets
 from mtrec_edge_compress.start import new_student

@@ -18,8 +18,9 @@ from tiny_training import SETTINGS, source_for, tiny_teacher, tokens_for, world_
 from torch import Tensor
 
 from mtrec_edge_compress.batches import Batch
-from mtrec_edge_compress.learner import Learner, centre_outputs
+from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_compress.pair_learner import centre_outputs
 from mtrec_edge_compress.training import fit
 from mtrec_edge_compress.weighting import TaskWeighting
 

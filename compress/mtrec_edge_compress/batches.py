@@ -75,14 +75,24 @@ class CompanyBatch:
 
 
 @dataclass(frozen=True)
+class CrossBatch:
+    """Windows that a cross-encoder has scored; see cross_pairs.py."""
+
+    pairs: PairBatch
+    scores: dict[str, Tensor]  # ranked task -> (users, targets + negatives) what orders its catalogue, nan: unknown
+    square: dict[str, float]  # likewise -> mean squared margin of the whole sample
+
+
+@dataclass(frozen=True)
 class Batch:
-    """One step: the texts encoded with gradients, and perhaps pairs and company."""
+    """One step: the texts encoded with gradients, and perhaps pairs, company and what a cross-encoder said."""
 
     buckets: tuple[TextBucket, ...]
     text_labels: dict[str, tuple[Tensor, Tensor]]  # multiclass task -> (place among the encoded texts, label)
     text_counts: dict[str, float]  # text task -> labels in the whole batch, over every process
     pairs: PairBatch | None = None
     company: tuple[CompanyBatch, ...] = ()
+    cross: CrossBatch | None = None
 
     @property
     def rows(self) -> Tensor:
@@ -102,7 +112,7 @@ def _to_device(value: Any, device: torch.device) -> Any:
         return {key: _to_device(inner, device) for key, inner in value.items()}
     if isinstance(value, tuple):
         return tuple(_to_device(inner, device) for inner in value)
-    if isinstance(value, TextBucket | PairBatch | CompanyBatch | Batch):
+    if isinstance(value, TextBucket | PairBatch | CompanyBatch | CrossBatch | Batch):
         moved: dict[str, Any] = {f.name: _to_device(getattr(value, f.name), device) for f in fields(value)}
         return type(value)(**moved)
     return value
@@ -243,20 +253,22 @@ class BatchSource:
         return unseen, unseen | (rng.random((windows, 1)) < self.settings.link_dropout)
 
     def _pairs(self, windows: list[Window], negatives: IntArray, drop: tuple[Bools, Bools]) -> PairBatch:
+        """Return this process's share of the windows; `negatives` are of all, (negatives,), or each one's own."""
         domain, local = windows[0].domain, windows[self._mine]
+        others = np.broadcast_to(negatives, (len(windows), negatives.shape[-1]))[self._mine]
         labels = self._pair_labels(windows, domain)
         histories = [self._windows.history(w, self.max_history) for w in local]
         width = max((len(rows) for rows in histories), default=1)
         history = _pad([self.arrays.event_item[rows] for rows in histories], width, -1)
         targets = _pad([self.arrays.event_item[w.rows] for w in local], self.settings.targets, -1)
-        candidates = np.concatenate([targets, np.broadcast_to(negatives, (len(local), len(negatives)))], axis=1)
+        candidates = np.concatenate([targets, others], axis=1)
         rows, index = np.unique(np.concatenate([history, candidates], axis=1), return_inverse=True)
         index = index.reshape(len(local), width + candidates.shape[1])
         priors = self._windows.priors(local, candidates)
         priors[drop[0][self._mine]] = 0.0
         affinity = self._affinity(local, history, candidates)
         affinity[drop[1][self._mine]] = 0.0
-        allowed = [self._windows.unobserved(w.user, negatives) for w in local]
+        allowed = [self._windows.unobserved(w.user, items) for w, items in zip(local, others, strict=True)]
         return PairBatch(
             domain=domain,
             rows=torch.from_numpy(np.maximum(rows, 0)),  # padding (-1) reads row 0 and is masked
@@ -268,7 +280,7 @@ class BatchSource:
             candidates=torch.from_numpy(index[:, width:]),
             priors=torch.from_numpy(priors),
             affinity=torch.from_numpy(affinity),
-            allowed=torch.from_numpy(_pad_values(allowed, len(negatives), 0.0)),
+            allowed=torch.from_numpy(_pad_values(allowed, others.shape[1], 0.0)),
             labels={name: torch.from_numpy(values[self._mine]) for name, values in labels.items()},
             counts={name: float((~np.isnan(values)).sum()) for name, values in labels.items()},
             positives={name: float((values == 1).sum()) for name, values in labels.items()},

@@ -14,12 +14,14 @@ from mtrec_edge_compress import losses
 from mtrec_edge_compress.batches import Batch, BatchSource, PairBatch, TextBucket
 from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.compact import CompactBert
+from mtrec_edge_compress.cross_pairs import CrossTaught
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.encoding import encode_pooled
-from mtrec_edge_compress.learner import Learner, order_of, rank_pairs
+from mtrec_edge_compress.learner import CROSS, Learner, rank_pairs
 from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_compress.pair_learner import order_of
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.representation import Representation
 from mtrec_edge_compress.soft_targets import SoftTargets
@@ -167,6 +169,7 @@ def student_learner(
         VECTOR: settings.vector_weight,
         RELATION: settings.relation_weight,
         HIDDEN: settings.hidden_weight,
+        CROSS: recipe.cross_encoder.share,
     }
     return StudentLearner(student, TaskWeighting(weights, "static"), arrays, tokens, soft, recipe)
 
@@ -194,7 +197,7 @@ def student_batches(
     round_number: int = 0,
 ) -> BatchSource:
     """Return what a student learns from in one phase: every readable text, and pairs too where asked for."""
-    return BatchSource(
+    return CrossTaught(
         arrays,
         learner.tokens,
         collaboration,
@@ -203,6 +206,7 @@ def student_batches(
         recipe.seed + round_number,
         with_pairs,
         every_text=True,
+        scored=learner.soft.cross,
     )
 
 

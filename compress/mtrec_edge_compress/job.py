@@ -30,7 +30,7 @@ from mtrec_edge_runtime.tokenizer import WordPiece
 COLLABORATION = "collaborate/collaboration.npz"  # under the work folder that tiers share
 EXTRA_TEXTS = "texts.jsonl"  # in the folder of `augment`
 PRUNING_LATENCY = "latency.json"  # in the folder of `prune`
-OF_THE_TEACHER = ("collaborate", "teacher", "augment")  # stages whose folders tiers share
+OF_THE_TEACHER = ("collaborate", "teacher", "augment", "cross_encoder")  # stages whose folders tiers share
 
 
 @dataclass(frozen=True)

@@ -5,75 +5,30 @@ optimisers, epochs or files.
 """
 
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
+from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mtrec_edge_compress import losses
-from mtrec_edge_compress.batches import Batch, CompanyBatch, PairBatch, TextBucket
+from mtrec_edge_compress.batches import Batch, CompanyBatch, CrossBatch, PairBatch, TextBucket
+from mtrec_edge_compress.checkpoint import load_model, save_model
 from mtrec_edge_compress.data.arrays import Arrays
-from mtrec_edge_compress.data.balance import class_weights
-from mtrec_edge_compress.data.schema import Fold, TaskSpec
+from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.encoding import encode_pooled
 from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_compress.pair_learner import PairLearner, order_of
 from mtrec_edge_compress.tokens import Tokens
 from mtrec_edge_compress.weighting import TaskWeighting
-from mtrec_edge_runtime.errors import DataError
-from mtrec_edge_runtime.tasks import ORDER, Kind, order_name
+from mtrec_edge_runtime.tasks import ORDER, Kind
 
 ALIGNMENT = "alignment"  # the name of that loss among the tasks' losses
+CROSS = "cross"  # likewise, of the margins that a cross-encoder gave
 ALIGNMENT_SHARPNESS = 6.0  # of the cosines; a low one keeps neighbours by words too, see docs/decisions.md
 
 
-@dataclass(frozen=True)
-class LabelScale:
-    """What a task's TRAIN labels say of a constant predictor."""
-
-    mean: float  # regression: mean label; binary: base rate
-    deviation: float  # regression: standard deviation
-    entropy: float  # multiclass, token: entropy of the label distribution
-    weights: Tensor | None  # multiclass: class weights
-
-
-def label_scale(arrays: Arrays, task: TaskSpec) -> LabelScale:
-    """Measure a task's TRAIN labels.
-
-    Raises:
-        DataError: the task has no TRAIN label at all.
-    """
-    labels = arrays.labels(task.name)
-    if task.source == "events":
-        values = np.asarray(labels)[arrays.event_fold == Fold.TRAIN]
-        values = values[~np.isnan(values)]
-        _some(task, len(values))
-        return LabelScale(float(values.mean()), float(max(values.std(), 1e-3)), 1.0, None)
-    fold = arrays.item_fold if task.source == "items" else arrays.text_fold
-    train = fold == Fold.TRAIN
-    if task.kind is Kind.TOKEN:
-        flat = np.concatenate([row for row, keep in zip(labels, train, strict=True) if keep] or [np.zeros(0, np.int64)])
-    else:
-        flat = np.asarray(labels)[train]
-    flat = flat[flat >= 0].astype(np.int64)
-    _some(task, len(flat))
-    share = np.bincount(flat, minlength=len(task.labels)) / len(flat)
-    entropy = float(max(-(share[share > 0] * np.log(share[share > 0])).sum(), 1e-2))
-    balanced = task.kind is Kind.MULTICLASS
-    weights = torch.from_numpy(class_weights(flat, len(task.labels))).float() if balanced else None
-    return LabelScale(0.0, 1.0, entropy, weights)
-
-
-def _some(task: TaskSpec, count: int) -> None:
-    if not count:
-        raise DataError(
-            f"task {task.name} has no label in the training fold; the next step: check its behaviours or column in "
-            "dataset.toml, or leave the task out"
-        )
-
-
-class Learner(nn.Module):
+class Learner(PairLearner):
     """A model, the weighting of its tasks, and a cache of pooled text states. Learns from labels.
 
     A task of `detached` gives no gradient to the text encoder: it learns from item vectors that others have made.
@@ -87,13 +42,10 @@ class Learner(nn.Module):
         tokens: Tokens,
         detached: Collection[str] = (),
     ) -> None:
-        super().__init__()
+        super().__init__(model, weighting, arrays)
+        self.model: MultiTaskModel = model
         self.detached = frozenset(detached)
-        self.model, self.weighting = model, weighting
         self.tokens = tokens
-        self.scales = {task.name: label_scale(arrays, task) for task in model.tasks}
-        self.done = 0.0  # share of the training that is behind it
-        self.cache: Tensor | None = None  # (rows, hidden), see refresh
         self._states: list[Tensor] = []  # where a weighting measures the step's gradients
 
     def refresh(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -110,11 +62,17 @@ class Learner(nn.Module):
             found.update(self.pair_losses(batch.pairs, scores))
         if batch.company:
             found[ALIGNMENT] = self.alignment_loss(batch.company, fresh)
+        if batch.cross is not None:
+            found[CROSS] = self.cross_loss(batch.cross)
         return self.weighting(found, self._states), found
 
-    def end_epoch(self) -> None:
-        """Let the weighting learn from the epoch."""
-        self.weighting.end_epoch()
+    def save(self, folder: Path) -> None:
+        """Write the model as a checkpoint that `load_model` reads."""
+        save_model(self.model, folder)
+
+    def restore(self, folder: Path) -> None:
+        """Take the weights that `save` wrote."""
+        self.model.load_state_dict(load_model(folder).state_dict())
 
     def parameters_shared(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Return the parameters that several tasks learn, and those of the tasks' own heads."""
@@ -146,6 +104,18 @@ class Learner(nn.Module):
                     queries, references, part.target, part.other, part.share, ALIGNMENT_SHARPNESS
                 )
         return total
+
+    def cross_loss(self, cross: CrossBatch) -> Tensor:
+        """Return the mean over ranked tasks of the margins' error between positives and negatives of a window."""
+        pairs, parts = cross.pairs, []
+        scores = rank_pairs(self.model, pairs, self.cached_vectors(pairs.rows))
+        for name, said in cross.scores.items():
+            label = pairs.labels[name]
+            own, teacher = (margins(score, label.shape[1]) for score in (order_of(name, scores), said))
+            is_pair = (label == 1).unsqueeze(2) & (pairs.allowed > 0).unsqueeze(1) & ~torch.isnan(teacher)
+            count = float(is_pair.sum()) * losses.processes()
+            parts.append(losses.margin_loss(own, teacher, is_pair, cross.square[name], count))
+        return torch.stack(parts).mean()
 
     def text_losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Return the text tasks' losses and the fresh vectors (texts, D)."""
@@ -224,40 +194,10 @@ class Learner(nn.Module):
     def _seen_by(self, task: TaskSpec, states: Tensor) -> Tensor:
         return states.detach() if task.name in self.detached else states
 
-    def pair_losses(self, pairs: PairBatch, scores: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the pairwise tasks' losses against their labels."""
-        return {
-            name: self.gold_pair_loss(self._task(name), pairs, scores[name], order_of(name, scores))
-            for name in pairs.labels
-            if pairs.counts[name]
-        }
 
-    def gold_pair_loss(self, task: TaskSpec, pairs: PairBatch, score: Tensor, order: Tensor) -> Tensor:
-        """Return one pairwise task's loss; a ranked task's parts are averaged so that it still starts near 1.
-
-        What orders the catalogue learns from sampled negatives, the probability of an explicit label from logged events
-        alone: a like is rare among all items and common among those a user chose. One score cannot say both.
-        Source: Ma et al., Entire space multi-task model, 2018 (the two are told apart).
-        """
-        label, scale = pairs.labels[task.name], self.scales[task.name]
-        width = label.shape[1]
-        target = score[:, :width]
-        if task.kind is Kind.REGRESSION:
-            return losses.regression_loss(target, label, scale.deviation, pairs.counts[task.name])
-        parts = []
-        explicit = 0.0 < scale.mean < 1.0
-        if explicit:
-            parts.append(losses.binary_loss(target, label, scale.mean, pairs.counts[task.name]))
-        if task.negatives:
-            positive, count = (label == 1).to(score.dtype), pairs.positives[task.name]
-            first, others = order[:, :width], order[:, width:]
-            parts.append(losses.sampled_softmax_loss(first, positive, others, pairs.allowed, count))
-            if not explicit:
-                parts.append(losses.balanced_negative_loss(target, positive, score[:, width:], pairs.allowed, count))
-        return torch.stack(parts).mean()
-
-    def _task(self, name: str) -> TaskSpec:
-        return next(task for task in self.model.tasks if task.name == name)
+def margins(score: Tensor, targets: int) -> Tensor:
+    """Return each target's score less each negative's, (users, targets, negatives), of (users, targets + negatives)."""
+    return score[:, :targets].unsqueeze(2) - score[:, targets:].unsqueeze(1)
 
 
 def rank_pairs(model: MultiTaskModel, pairs: PairBatch, vectors: Tensor) -> dict[str, Tensor]:
@@ -274,17 +214,3 @@ def rank_pairs(model: MultiTaskModel, pairs: PairBatch, vectors: Tensor) -> dict
             pairs.affinity,
         )
     return {name: score for name, score in scores.items() if name.removesuffix(ORDER) in pairs.labels}
-
-
-def order_of(task: str, scores: Mapping[str, Tensor]) -> Tensor:
-    """Return what orders the catalogue for a task: a score of its own, or the task's."""
-    return scores[order_name(task, scores)]
-
-
-def centre_outputs(learner: Learner) -> None:
-    """Start the regression outputs at their TRAIN mean and deviation, and single-class binaries at logit 0."""
-    model = learner.model
-    for number, task in enumerate(model.pair_tasks):
-        scale = learner.scales[task.name]
-        if task.kind is Kind.REGRESSION:
-            model.center[number], model.scale[number] = scale.mean, scale.deviation

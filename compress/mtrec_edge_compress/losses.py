@@ -101,3 +101,20 @@ def alignment_loss(
     logits = queries @ references.T * sharpness + (other - 1.0) * 1e4
     entropy = -(target * F.log_softmax(logits, dim=-1)).sum(-1)
     return (entropy * share).sum() / math.log(max(references.shape[0] - 1, 2))
+
+
+def margin_loss(own: Tensor, teacher: Tensor, is_pair: Tensor, square: float, count: float) -> Tensor:
+    """Return the squared error of the margins between positives and negatives, over the teacher's mean square.
+
+    Args:
+        own: (users, targets, negatives) the student's score of a positive less that of a negative.
+        teacher: likewise; nan where `is_pair` is false.
+        is_pair: (users, targets, negatives) whether there is such a pair.
+        square: mean squared margin of the teacher: equal scores for all items lose 1.
+        count: pairs in the whole batch.
+
+    Margin-MSE. Source: Hofstaetter et al., Improving efficient neural ranking models with cross-architecture knowledge
+    distillation, 2020.
+    """
+    error = torch.where(is_pair, own - teacher.nan_to_num(), torch.zeros_like(own))
+    return error.square().sum() / square / max(count, 1.0)

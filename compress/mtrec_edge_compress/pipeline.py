@@ -21,11 +21,12 @@ from tqdm import tqdm
 from mtrec_edge_compress.budget import check_budget
 from mtrec_edge_compress.bundle import refuse_foreign
 from mtrec_edge_compress.compress_report import Outcome, write_compress_report
+from mtrec_edge_compress.cross_teacher import teach_cross_encoder
 from mtrec_edge_compress.data.arrays import Arrays, read_arrays
 from mtrec_edge_compress.device import open_device
 from mtrec_edge_compress.job import Job
 from mtrec_edge_compress.ledger import StageRecord, read_record
-from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.recipe import CrossEncoder, Recipe
 from mtrec_edge_compress.recipe_file import read_recipe
 from mtrec_edge_compress.run_options import RunOptions
 from mtrec_edge_compress.stages import (
@@ -56,10 +57,13 @@ Run = Callable[[Job, Path], Made]  # job, own folder -> rows of the ledger, fact
 StageOf = tuple[str, Run, tuple[str, ...]]  # name, function, settings it adds to those before it
 Settings = dict[str, Any]  # what a stage's outcome depends on
 
+CROSS_ENCODER = "cross_encoder"
+
 STAGES: tuple[StageOf, ...] = (
     ("collaborate", collaborate, ("seed", "collaborate")),
     ("teacher", teach, ("model", "weights", "teacher", "evaluation")),
     ("augment", augment_texts, ("augment",)),
+    (CROSS_ENCODER, teach_cross_encoder, ()),  # where the recipe asks for one
     ("distill", distill_student, ("student", "distill")),
     ("prune", prune_student, ("prune",)),
     ("untaught", learn_untaught, ("untaught",)),
@@ -69,7 +73,7 @@ STAGES: tuple[StageOf, ...] = (
     ("verify", verify_graphs, ("verify",)),
     ("bundle", bundle_up, ("name", "budget")),
 )
-IN_EVERY_PROCESS = ("teacher", "distill", "prune", "untaught")  # these train; the others need one process
+IN_EVERY_PROCESS = ("teacher", CROSS_ENCODER, "distill", "prune", "untaught")  # these train; others need one
 
 
 PATIENCE = timedelta(hours=2)  # of the processes that wait while the main one measures
@@ -119,6 +123,9 @@ def check_run(recipe: Recipe, arrays: Arrays, out: Path) -> None:
 def run_through(job: Job, settings: Settings, stages: Sequence[StageOf]) -> None:
     """Run these stages in order; each adds its settings to `settings` and its record to the job's."""
     for name, stage, own in stages:
+        if name == CROSS_ENCODER and not job.recipe.cross_encoder.windows:
+            continue
+        settings |= _of_cross_encoder(job.recipe.cross_encoder, name)
         settings |= {f"{key}_settings": asdict(job.recipe)[key] for key in own}
         if name == "untaught":  # what ships follows from the budget, too; the same choice makes the same graphs
             time_pruning(job)
@@ -129,6 +136,18 @@ def run_through(job: Job, settings: Settings, stages: Sequence[StageOf]) -> None
             settings["compared"] = job.compared
             _forget_a_missing_bundle(job)
         job.records[name] = run_stage(job, name, stage, settings, everywhere=name in IN_EVERY_PROCESS)
+
+
+def _of_cross_encoder(recipe: CrossEncoder, stage: str) -> Settings:
+    """Return what this stage adds of the cross-encoder's settings: nothing where there is none.
+
+    So runs without one are as they were, and another `share` trains students again, no cross-encoder.
+    """
+    if not recipe.windows or stage not in (CROSS_ENCODER, "distill"):
+        return {}
+    own = asdict(recipe)
+    share = own.pop("share")
+    return {"cross_encoder_settings": own} if stage == CROSS_ENCODER else {"cross_encoder_share": share}
 
 
 def _forget_a_missing_bundle(job: Job) -> None:

@@ -75,6 +75,45 @@ class Teacher:
 
 
 @dataclass(frozen=True)
+class CrossEncoder:
+    """`cross_encoder`: a second teacher that reads the user's latest texts and the candidate's in one sequence."""
+
+    windows: int = 0  # training windows whose scores are kept for distillation; 0: there is no cross-encoder
+    share: float = 0.5  # weight of those scores' loss beside the tasks' own; 0: it is only compared
+    events: int = 5  # latest events whose texts it reads
+    max_tokens: int = 128  # of a sequence
+    targets: int = 4  # events of a window that are scored
+    negatives: int = 4  # sampled unobserved items of each window, too
+    candidates: int = 50  # sampled items each held-out positive is compared among
+    steps: int = 500  # of its fine-tuning
+    users: int = 8  # windows a step
+    learning_rate: float = 5e-5
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse a cross-encoder that reads or learns nothing."""
+        within("cross_encoder.windows", self.windows, 0, 10_000_000)
+        within("cross_encoder.share", self.share, 0.0, 1000.0)
+        within("cross_encoder.max_tokens", self.max_tokens, 16, 512)
+        within("cross_encoder.events", self.events, 1, self.max_tokens // 4 - 2)  # room for words of each
+        for name in ("targets", "negatives", "candidates", "steps", "users"):
+            within(f"cross_encoder.{name}", getattr(self, name), 1, 1_000_000)
+        within("cross_encoder.learning_rate", self.learning_rate, 1e-9, 1e3)
+
+    @property
+    def training(self) -> Training:
+        """Return what the training loop asks for; how many steps there are is for the batches to say."""
+        return Training(
+            epochs=1,
+            users=self.users,
+            targets=self.targets,
+            negatives=self.negatives,
+            learning_rate=self.learning_rate,
+            precision=self.precision,
+        )
+
+
+@dataclass(frozen=True)
 class Student:
     """The small model's start."""
 
@@ -274,6 +313,7 @@ class Recipe:
     collaborate: Collaborate = field(default_factory=Collaborate)
     teacher: Teacher = field(default_factory=Teacher)
     augment: Augment = field(default_factory=Augment)
+    cross_encoder: CrossEncoder = field(default_factory=CrossEncoder)
     student: Student = field(default_factory=Student)
     distill: Distill = field(default_factory=Distill)
     prune: Prune = field(default_factory=Prune)

@@ -21,6 +21,7 @@ OF_ALL_TIERS = (
     "collaborate",
     "teacher",
     "augment",
+    "cross_encoder",
     "evaluation",
     "tune",
     "tiers",

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mtrec_edge_compress.cross_pairs import CrossPairs
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.encoding import Encoded
@@ -30,6 +31,7 @@ class SoftTargets:
     word_start: Tensor  # (rows + 1,) where each row's words begin in `words`
     asked: dict[str, Tensor]  # text task -> (rows,) whether a text of its source and domain stands there
     fused: FusedPairs | None = None  # several teachers for pairs, in place of the one
+    cross: CrossPairs | None = None  # what a cross-encoder said of a sample of pairs
 
 
 def soft_targets(
@@ -41,6 +43,7 @@ def soft_targets(
     *,
     extra: Sequence[ExtraText] = (),
     fused: FusedPairs | None = None,
+    cross: CrossPairs | None = None,
 ) -> SoftTargets:
     """Lay out what the teacher computed for every text of the corpus, then for every extra one."""
     rows = len(encoded.vectors)
@@ -63,6 +66,7 @@ def soft_targets(
         torch.from_numpy(start).to(device),
         {task.name: torch.from_numpy(_asked(task, arrays, extra)).to(device) for task in teacher.text_tasks},
         fused,
+        cross,
     )
 
 

@@ -19,6 +19,7 @@ from mtrec_edge_compress.bundle import Card, device_bytes, write_bundle
 from mtrec_edge_compress.calibration import fit_temperatures
 from mtrec_edge_compress.checkpoint import load_model, save_model
 from mtrec_edge_compress.collaboration import fit_collaboration, save_collaboration
+from mtrec_edge_compress.cross_teacher import scored_pairs
 from mtrec_edge_compress.data.arrays import FloatArray
 from mtrec_edge_compress.distill import StudentLearner, compact_backbone, distill, student_learner
 from mtrec_edge_compress.encoding import encode_all, joined, load_encoded, save_encoded
@@ -168,7 +169,16 @@ def _student_learner(job: Job, model: MultiTaskModel | None) -> StudentLearner:
         encoded, pairs = load_fused(job.folder("teacher") / "fused", teacher, encoded, job.place)
     encoded = joined(encoded, load_encoded(job.folder("augment") / "encoded"))
     asked = job.teacher_tokens.followed_by(job.tokens_of_extra(open_tokenizer(job.encoder)))
-    soft = soft_targets(teacher, asked, encoded, job.arrays, job.place, extra=job.extra_texts, fused=pairs)
+    soft = soft_targets(
+        teacher,
+        asked,
+        encoded,
+        job.arrays,
+        job.place,
+        extra=job.extra_texts,
+        fused=pairs,
+        cross=scored_pairs(job),
+    )
     reading = job.student_tokens.followed_by(job.tokens_of_extra(job.student_tokenizer))
     return student_learner(job.recipe, model, job.arrays, reading, soft)
 

@@ -14,8 +14,9 @@ from mtrec_edge_compress.checkpoint import without_pooler
 from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.device import Device
-from mtrec_edge_compress.learner import ALIGNMENT, Learner, centre_outputs
+from mtrec_edge_compress.learner import ALIGNMENT, Learner
 from mtrec_edge_compress.model import ModelShape, MultiTaskModel
+from mtrec_edge_compress.pair_learner import centre_outputs
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import Tokens

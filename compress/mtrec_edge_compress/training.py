@@ -21,13 +21,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mtrec_edge_compress.batches import Batch, BatchSource
-from mtrec_edge_compress.checkpoint import load_model, save_model
 from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.encoding import model_dtype
-from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.memory import keep_freed_memory
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.optimizer import make_optimizer, rate_factor
+from mtrec_edge_compress.pair_learner import PairLearner
 from mtrec_edge_compress.stopping import TaskProgress
 from mtrec_edge_compress.surgery import check_surgery, surgical_backward
 from mtrec_edge_compress.training_settings import Training, Weighting
@@ -53,7 +52,7 @@ class Progress:
 
 
 def fit(
-    learner: Learner,
+    learner: PairLearner,
     source: BatchSource,
     settings: Training,
     *,
@@ -127,7 +126,7 @@ class _Run:
     def __init__(
         self,
         accelerator: Accelerator,
-        learner: Learner,
+        learner: PairLearner,
         source: BatchSource,
         settings: Training,
         folder: Path,
@@ -142,7 +141,7 @@ class _Run:
         self.refreshed = False  # whether the learner's cache is of the weights as they are
         learner.to(accelerator.device)
         self.wrapped, self.optimizer = accelerator.prepare(learner, make_optimizer(learner, settings))
-        self.learner = cast(Learner, accelerator.unwrap_model(self.wrapped))
+        self.learner = cast(PairLearner, accelerator.unwrap_model(self.wrapped))
         self.steps = [source.steps(epoch) for epoch in range(settings.epochs)]
         self.updates = sum(-(-n // settings.accumulation) for n in self.steps)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -270,7 +269,7 @@ class _Run:
         if keep_last or metrics["score"] > self.progress.best:
             self.progress.best, self.progress.stale = metrics["score"], 0
             if self.accelerator.is_main_process:
-                save_model(self.learner.model, self.folder / "best")
+                self.learner.save(self.folder / "best")
                 (self.folder / "validation.json").write_text(json.dumps(metrics))
         else:
             self.progress.stale += 1
@@ -302,8 +301,7 @@ class _Run:
         self.learner.done = 0.0
         if self.progress.stale or not self.refreshed or self.dtype != torch.float32:
             self.learner.cache = None  # not of the best weights, or not exact
-        best = load_model(self.folder / "best")
-        self.learner.model.load_state_dict(best.state_dict())
+        self.learner.restore(self.folder / "best")
         self.learner.model.eval()
         metrics: dict[str, float] = json.loads((self.folder / "validation.json").read_text())
         return metrics

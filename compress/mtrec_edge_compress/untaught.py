@@ -14,10 +14,11 @@ from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.job import Job
-from mtrec_edge_compress.learner import ALIGNMENT, Learner, centre_outputs
+from mtrec_edge_compress.learner import ALIGNMENT, Learner
 from mtrec_edge_compress.ledger import Row
 from mtrec_edge_compress.measure import torch_row
 from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_compress.pair_learner import centre_outputs
 from mtrec_edge_compress.prune import KEPT, remove_again
 from mtrec_edge_compress.start import new_student
 from mtrec_edge_compress.teacher import new_teacher, task_weights
