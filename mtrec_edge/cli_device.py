@@ -131,7 +131,7 @@ def rank(
 def similar(
     bundle: Path, domain: str, item: str | None, text: str | None, count: int, profile: Profile, as_json: bool
 ) -> None:
-    """Find the catalogue items nearest to an item or a text, by cosine.
+    """Find the catalogue items nearest to an item or a text: by their texts, and by what users did together.
 
     \b
     Example:

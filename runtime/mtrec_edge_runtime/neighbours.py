@@ -40,24 +40,46 @@ class Neighbours:
         there is no link the weight is 0.
         """
         known = np.flatnonzero(history >= 0)
-        first, end = self.start[history[known]], self.start[history[known] + 1]
-        count = end - first
-        event = np.repeat(known, count)
-        link = np.arange(len(event)) + np.repeat(end - np.cumsum(count), count)
-        weight = self.code[link].astype(np.float32) * self.scale[history[event]].astype(np.float32)
-        item = self.item[link].astype(np.int64)
+        place, item, weight = self._links(history[known])
+        event = known[place]
         if isinstance(candidates, slice):
             inside = (item >= candidates.start) & (item < candidates.stop)
             found = np.zeros((candidates.stop - candidates.start, len(history)), np.float32)
             found[item[inside] - candidates.start, event[inside]] = weight[inside]
             return found
-        distinct, place = np.unique(candidates, return_inverse=True)
+        distinct, turn = np.unique(candidates, return_inverse=True)
         at = np.minimum(np.searchsorted(distinct, item), len(distinct) - 1)
         inside = distinct[at] == item
         found = np.zeros((len(distinct), len(history)), np.float32)
         found[at[inside], event[inside]] = weight[inside]
-        spread: Float32 = found[place]
+        spread: Float32 = found[turn]
         return spread
+
+    def reach(self, row: int) -> Float32:
+        """Return `w + w W`, float32 (items,): what an item's links say of each item, and those of the items they reach.
+
+        `w` is the item's row of the matrix `W`. A weight was fitted beside all other items of a history; of one item
+        alone the way over an item in between counts too (of `w + w W + w W W ...`, two steps are kept). The item itself
+        gets 0, and so does every item for `row` -1.
+        """
+        total = np.zeros(len(self.scale), np.float32)
+        if row < 0:
+            return total
+        _, near, weight = self._links(np.array([row]))
+        middle, far, onward = self._links(near)
+        total += np.bincount(far, weight[middle] * onward, len(total))
+        total[near] += weight
+        total[row] = 0.0
+        return total
+
+    def _links(self, rows: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.int64], Float32]:
+        """Return the links that start from these rows: from which of them, to which item and its weight, (links,)."""
+        first, end = self.start[rows], self.start[rows + 1]
+        count = end - first
+        place = np.repeat(np.arange(len(rows)), count)
+        link = np.arange(len(place)) + np.repeat(end - np.cumsum(count), count)
+        weight = self.code[link].astype(np.float32) * self.scale[rows[place]].astype(np.float32)
+        return place, self.item[link].astype(np.int64), weight
 
 
 def make_neighbours(start: NDArray[Any], item: NDArray[Any], weight: NDArray[Any]) -> Neighbours:

@@ -134,17 +134,18 @@ class Recommender:
     def similar(self, item: Candidate, *, domain: str, k: int = 10) -> list[Ranked]:
         """Return the `k` items of a domain nearest to `item` in text and in use, nearest first, without itself.
 
-        `item` is an id of that domain or a NewItem. The score is the cosine of the two vectors plus the link from
-        `item`, as a share of its strongest: what users did together. Without links (a NewItem has none) it is the
-        cosine.
+        `item` is an id of that domain or a NewItem. The score is `cosine + l / max l`: the cosine of the two vectors,
+        and what users did together, `l` being `Neighbours.reach` of `item`. Texts tell what is alike, links what is
+        used together. A NewItem and an item that few users met have no links: the score is the cosine. It is at most 2,
+        orders one list, and is no probability.
         """
         query, items = self._candidates([item], domain), self._candidates(None, domain)
         ((_, vector, _),) = query.parts()
-        near, links = np.empty((2, len(items)), np.float32)
+        near = np.empty(len(items), np.float32)
         for part, vectors, _ in items.parts():
             near[part] = np.einsum("id,d->i", vectors, vector[0])  # no BLAS threads
-            links[part] = self.catalogue.neighbours.affinity(query.rows, items.rows_of(part))[:, 0]
-        if (strongest := links.max()) > 0:
+        links = self.catalogue.neighbours.reach(int(query.rows[0]))[items.rows]
+        if (strongest := links.max(initial=0)) > 0:
             near += links / strongest
         kept = np.flatnonzero(items.rows != query.rows[0])
         best = kept[_best(near[kept], k)]

@@ -62,6 +62,22 @@ def test_affinity_of_any_candidates_is_the_dense_matrix(history: list[int], cand
     np.testing.assert_allclose(found, expected(history, candidates), atol=0.005)
 
 
+def test_an_item_reaches_its_links_and_theirs_but_not_itself() -> None:
+    matrix = linked()
+    # 0 -> 1 is 0.5 and 0 -> 3 is -1; on from 3 -> 2 is 0.75, from 1 nothing
+    np.testing.assert_allclose(matrix.reach(0), [0.0, 0.5, -0.75, -1.0, 0.0], atol=0.01)
+    for row in range(len(WEIGHTS)):
+        expected = WEIGHTS[row] + WEIGHTS[row] @ WEIGHTS
+        expected[row] = 0.0
+        found = matrix.reach(row)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=0.01)
+
+
+def test_nothing_is_reached_from_an_item_that_is_not_in_the_catalogue() -> None:
+    assert linked().reach(-1).shape == (5,) and not linked().reach(-1).any()
+
+
 def test_without_links_nothing_is_said() -> None:
     nothing = no_neighbours(5)
     assert len(nothing) == 0 and len(linked()) == 9
@@ -69,6 +85,7 @@ def test_without_links_nothing_is_said() -> None:
         found = nothing.affinity(np.array([0, -1, 4]), candidates)
         assert found.shape == (3, 3) and not found.any()
         assert nothing.affinity(NOBODY, candidates).shape == (3, 0)
+    assert not nothing.reach(4).any()
 
 
 def test_a_weight_comes_back_within_half_a_scale() -> None:

@@ -2,12 +2,14 @@
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mtrec_edge_runtime import Event, NewItem, Ranked, Recommender, Tagged
 from mtrec_edge_runtime.encoder import BATCH_TEXTS, BATCH_TOKENS, run_batches
+from mtrec_edge_runtime.neighbours import make_neighbours, no_neighbours
 
 pytestmark = pytest.mark.device
 
@@ -176,17 +178,40 @@ def test_similar_items_leave_out_the_item_itself(rec: Recommender) -> None:
     assert rec.similar(NewItem("Magic"), domain="books", k=1)[0].item == "hobbit"
 
 
+def similar(rec: Recommender, item: str | NewItem) -> dict[str, float]:
+    return {line.item: line.score for line in rec.similar(item, domain="movies")}
+
+
 def test_similar_adds_the_share_of_the_strongest_link_to_the_cosine(rec: Recommender) -> None:
-    scores = {line.item: line.score for line in rec.similar("alien", domain="movies")}
+    scores = similar(rec, "alien")
+    assert list(scores)[:2] == ["passengers", "star-wars"]  # by cosine alone it is the other way round
     assert scores["passengers"] == pytest.approx(0.6 + 1.0, abs=0.01)  # the one link that alien has
     assert scores["star-wars"] == pytest.approx(0.8, abs=0.01)
-    unlinked = {line.item: line.score for line in rec.similar(NewItem("Love"), domain="movies")}
-    rows = rec.catalogue.rows("movies", list(unlinked))
-    assert list(unlinked.values()) == pytest.approx(
-        list(rec.catalogue.vectors(rows) @ rec.encode(["Love"])[0]), abs=1e-6
-    )
-    against = {line.item: line.score for line in rec.similar("титаник", domain="movies")}  # -0.25 to hobbit, none for
-    assert against["hobbit"] == pytest.approx(0.0, abs=0.01)
+    # титаник speaks against hobbit, and through it against star-wars: nothing speaks for an item
+    assert similar(rec, "титаник")["hobbit"] == pytest.approx(0.0, abs=0.01)
+
+
+def test_similar_follows_links_over_one_item_in_between(tiny: Path) -> None:
+    rec = Recommender(tiny, profile="exact")
+    start, item = np.array([0, 1, 1, 1, 2, 3, 3, 3, 3]), np.array([4, 0, 3])
+    rec.catalogue.neighbours = make_neighbours(start, item, np.array([0.5, 1.0, 0.9]))
+    # alien -> passengers 0.5, passengers -> hobbit 0.9, hobbit -> alien 1: hobbit gets 0.5 * 0.9, a share of 0.9
+    scores = similar(rec, "alien")
+    assert list(scores)[:3] == ["passengers", "hobbit", "star-wars"]
+    found = [scores[name] for name in ("passengers", "hobbit", "star-wars", "титаник")]
+    np.testing.assert_allclose(found, [0.6 + 1.0, 0.0 + 0.9, 0.8, 0.0], atol=0.01)
+
+
+def test_similar_is_the_cosine_where_there_are_no_links(tiny: Path, rec: Recommender) -> None:
+    found = similar(rec, NewItem("Love"))  # an item that is not in the catalogue
+    rows = rec.catalogue.rows("movies", list(found))
+    cosines = rec.catalogue.vectors(rows) @ rec.encode(["Love"])[0]
+    np.testing.assert_allclose(list(found.values()), cosines, atol=1e-6)
+    unlinked = Recommender(tiny, profile="exact")
+    unlinked.catalogue.neighbours = no_neighbours(len(unlinked.catalogue))
+    scores = similar(unlinked, "alien")
+    assert list(scores)[:2] == ["star-wars", "passengers"]
+    np.testing.assert_allclose(list(scores.values()), [0.8, 0.6, 0.0, 0.0], atol=0.01)
 
 
 def test_classify_gives_every_label_most_probable_first(rec: Recommender) -> None:
