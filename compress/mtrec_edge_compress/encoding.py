@@ -3,12 +3,14 @@
 import json
 import shutil
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from accelerate import PartialState
 from tqdm import tqdm
 
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
@@ -57,15 +59,17 @@ def model_dtype(device: torch.device, precision: str) -> torch.dtype:
 
 @torch.no_grad()
 def encode_pooled(model: MultiTaskModel, tokens: Tokens, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """Return the pooled states (rows, hidden) of every text, on `device`."""
-    was_training = model.training
+    """Return the pooled states (rows, hidden) of every text, on `device`; several processes share the texts."""
+    was_training, processes = model.training, PartialState()
     model.eval()
     pooled = torch.zeros(len(tokens.ids), model.hidden_size, device=device)
-    for rows in length_batches(tokens.lengths):
+    for rows in islice(length_batches(tokens.lengths), processes.process_index, None, processes.num_processes):
         ids, mask = tokens.padded(rows)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             _, part = model.text(ids.to(device), mask.to(device))
         pooled[torch.from_numpy(rows).to(device)] = part.float()
+    if processes.num_processes > 1:
+        torch.distributed.all_reduce(pooled)  # what another process encoded is 0 here
     model.train(was_training)
     return pooled
 
