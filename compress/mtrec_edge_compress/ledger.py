@@ -12,7 +12,7 @@ from mtrec_edge_compress.evaluate import Evaluation, retention
 from mtrec_edge_runtime.results import DatasetInfo, Result, StageResult, new_result
 
 # the models of the chain, and for comparison the student's shape trained without a teacher
-Stage = Literal["teacher", "student", "pruned", "onnx_fp32", "int8_fast", "int8_exact", "untaught"]
+Stage = Literal["teacher", "student", "pruned", "healed", "onnx_fp32", "int8_fast", "int8_exact", "untaught"]
 TaskMetrics = dict[str, dict[str, float]]
 
 

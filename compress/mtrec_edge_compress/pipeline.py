@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from mtrec_edge_compress.data.arrays import Arrays, build_arrays
 from mtrec_edge_compress.data.schema import Dataset
 from mtrec_edge_compress.job import Job
 from mtrec_edge_compress.ledger import StageRecord, read_record
-from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.recipe import Recipe, settings_of
 from mtrec_edge_compress.recipe_file import read_recipe
 from mtrec_edge_compress.stages import (
     Made,
@@ -35,6 +35,7 @@ from mtrec_edge_compress.stages import (
     collaborate,
     distill_student,
     export_graphs,
+    heal_int8,
     learn_untaught,
     ledger_so_far,
     prune_student,
@@ -63,15 +64,14 @@ STAGES: tuple[StageOf, ...] = (
     ("distill", distill_student, ("student", "distill")),
     ("prune", prune_student, ("prune",)),
     ("untaught", learn_untaught, ("untaught",)),
+    ("heal_int8", heal_int8, ("quantize", "heal")),  # where the recipe asks for it
     ("export", export_graphs, ()),
     ("quantize", quantize_graphs, ("quantize",)),
     ("calibrate", calibrate, ("bundle",)),
     ("verify", verify_graphs, ("verify",)),
     ("bundle", bundle_up, ("name", "budget")),
 )
-IN_EVERY_PROCESS = ("teacher", "distill", "prune", "untaught")  # these train; the others need one process
-
-
+IN_EVERY_PROCESS = ("teacher", "distill", "prune", "untaught", "heal_int8")  # these train; the others need one process
 PATIENCE = timedelta(hours=2)  # of the processes that wait while the main one measures
 
 
@@ -173,7 +173,9 @@ def check_run(recipe: Recipe, arrays: Arrays, out: Path) -> None:
 def run_through(job: Job, settings: Settings, stages: Sequence[StageOf]) -> None:
     """Run these stages in order; each adds its settings to `settings` and its record to the job's."""
     for name, stage, own in stages:
-        settings |= {f"{key}_settings": asdict(job.recipe)[key] for key in own}
+        if name == "heal_int8" and not job.recipe.quantize.heal.epochs:
+            continue
+        settings |= {f"{key}_settings": settings_of(job.recipe, key) for key in own}
         if name == "untaught":  # what ships follows from the budget, too; the same choice makes the same graphs
             time_pruning(job)
             settings["shipped"] = job.shipped
