@@ -7,8 +7,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from tiny_models import id_rows, student_model
+from torch.nn import functional as F
 
 from mtrec_edge_compress.data.arrays import FloatArray
 from mtrec_edge_compress.export import export_onnx
@@ -46,14 +47,12 @@ def vectors(model: MultiTaskModel) -> FloatArray:
         return np.concatenate([model.encode(text, torch.ones_like(text))["vector"].numpy() for text in ids])
 
 
-def opened(nodes: list[onnx.NodeProto], folder: Path) -> Graph:
+def opened(nodes: list[onnx.NodeProto], folder: Path, weights: dict[str, FloatArray]) -> Graph:
     """A graph from `x` to `y`."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, "tokens", 8]) for name in "xy")
-    opset = [helper.make_opsetid("", OPSET)]
-    onnx.save(
-        helper.make_model(helper.make_graph(nodes, "g", [x], [y]), opset_imports=opset, ir_version=IR_VERSION),
-        folder / "g.onnx",
-    )
+    stored = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph, opset = helper.make_graph(nodes, "g", [x], [y], stored), [helper.make_opsetid("", OPSET)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION), folder / "g.onnx")
     return Graph(folder / "g.onnx")
 
 
@@ -62,7 +61,7 @@ def test_activations_are_rounded_as_onnx_runtime_rounds_them(tmp_path: Path) -> 
         helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "step", "zero"]),
         helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["y"]),
     ]
-    graph, rng = opened(nodes, tmp_path), np.random.default_rng(0)
+    graph, rng = opened(nodes, tmp_path, {}), np.random.default_rng(0)
     for shift in (-3.0, 0.0, 0.5, 9.0):  # 9: all above 0, which stays in the range
         x = (rng.normal(size=(1, 5, 8)) + shift).astype(np.float32)
         (expected,) = graph.run({"x": x}, ["y"])
@@ -98,10 +97,48 @@ def test_rows_of_eight_and_four_bits_by_hand() -> None:
     assert round_rows(turned, 4, turn) == pytest.approx(turned, abs=1e-5)
 
 
-@pytest.mark.parametrize("make", [student_model, wide_student])
-@pytest.mark.parametrize("settings", [Quantize(), Quantize(reduce_range=False), Quantize(word_bits=4)])
+def test_a_linear_layer_answers_as_onnx_runtimes_integers(tmp_path: Path) -> None:
+    """The graph that `quantize` makes of a product, its weights rounded as for inputs that do not move together."""
+    rng = np.random.default_rng(0)
+    layer = torch.nn.Linear(8, 8)
+    weight = layer.weight.detach().numpy()
+    scales = column_scales(weight.T, reduce_range=True)
+    stored = {
+        "w": round_columns(weight.T, scales, np.zeros((8, 8)), reduce_range=True),
+        "scales": scales,
+        "bias": layer.bias.detach().numpy(),
+    }
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "step", "zero"]),
+        helper.make_node("MatMulInteger", ["q", "w", "zero"], ["sum"]),
+        helper.make_node("Cast", ["sum"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["step", "scales"], ["both"]),
+        helper.make_node("Mul", ["float", "both"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["y"]),
+    ]
+    x = rng.normal(size=(1, 5, 8)).astype(np.float32)
+    (expected,) = opened(nodes, tmp_path, stored).run({"x": x}, ["y"])
+    states = torch.from_numpy(x)
+    with torch.no_grad():
+        exact = layer(states).numpy()
+        found = F.linear(round_activations(states), round_weights(layer.weight, reduce_range=True), layer.bias).numpy()
+    assert np.abs(found - expected).max() < 1e-5
+    assert np.abs(exact - expected).max() > 1e-3
+
+
+# The rest of the squared distance is weights that `quantize` rounds for the products' sake, here to the nearest: most
+# of it where nothing is wide and words have 8 bits.
+@pytest.mark.parametrize(
+    ("make", "settings", "share"),
+    [
+        (student_model, Quantize(), 0.9),
+        (wide_student, Quantize(), 0.25),
+        (student_model, Quantize(word_bits=4), 0.1),
+        (wide_student, Quantize(word_bits=4), 0.1),
+    ],
+)
 def test_a_student_answers_as_its_int8_graph_not_as_fp32(
-    make: Callable[[], MultiTaskModel], settings: Quantize, tmp_path: Path
+    make: Callable[[], MultiTaskModel], settings: Quantize, share: float, tmp_path: Path
 ) -> None:
     model = make()
     export_onnx(model, tmp_path)
@@ -110,19 +147,18 @@ def test_a_student_answers_as_its_int8_graph_not_as_fp32(
     fp32 = vectors(model)
     with fake_quantized(model, TEXTS, settings):
         fake = vectors(model)
-    apart, rounding = np.square(fake - int8).sum(), np.square(fp32 - int8).sum()
-    print("RATIO", make.__name__, settings, apart / rounding, np.square(fake - fp32).sum() / rounding)
+    assert 0 < np.square(fake - int8).sum() < share * np.square(fp32 - int8).sum()
 
 
 def test_gradients_pass_straight_through() -> None:
     model = wide_student()
     ids = torch.from_numpy(TEXTS[0])[None]
     exact = _gradients(model, ids)
-    with fake_quantized(model, TEXTS, Quantize(word_bits=4)):
+    with fake_quantized(model, TEXTS, Quantize()):
         rounded = _gradients(model, ids)
-    for name, gradient in exact.items():
-        norm = gradient.norm() * rounded[name].norm()
-        assert norm == 0 or (gradient * rounded[name]).sum() / norm > 0.9, name
+    assert exact.keys() == rounded.keys()
+    first, second = (torch.cat([part.flatten() for part in found.values()]) for found in (exact, rounded))
+    assert 0.95 < F.cosine_similarity(first, second, dim=0) < 1
     word = rounded["text.backbone.embeddings.word.weight"]
     assert (word.abs().sum(1) > 0).nonzero().flatten().tolist() == ids.unique().tolist()
 
