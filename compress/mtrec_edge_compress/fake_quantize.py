@@ -135,7 +135,7 @@ def _product(product: nn.Linear, scales: Tensor, reduce_range: bool, states: Ten
 
 def _look_up(words: nn.Embedding, bits: WordBits, turn: FloatArray | None, ids: Tensor) -> Tensor:
     """Return the rows of a word table for ids (texts, tokens)."""
-    different, place = ids.unique(return_inverse=True)
+    different, place = torch.unique(ids, return_inverse=True)
     rows = words.weight[different]
     stored = round_rows(rows.detach().float().cpu().numpy(), bits, turn)
     return straight_through(rows, torch.from_numpy(stored).to(rows.device))[place]

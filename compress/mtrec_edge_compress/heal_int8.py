@@ -31,7 +31,7 @@ from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.quantize import quantize
 from mtrec_edge_compress.recipe import Verify
 from mtrec_edge_compress.training import fit
-from mtrec_edge_compress.verify import INT8_STAGES, int8_reasons, retentions
+from mtrec_edge_compress.verify import INT8_STAGES, Int8, int8_reasons, retentions
 
 FIGURES = "figures.json"
 
@@ -42,7 +42,7 @@ class Figures:
 
     tasks: Mapping[Stage, TaskMetrics]  # onnx_fp32 and both profiles of INT8
     chance: TaskMetrics
-    labels: Mapping[str, Mapping[str, Mapping[str, float]]]  # profile -> task -> what `label_agreement` found
+    labels: Mapping[Int8, Mapping[str, Mapping[str, float]]]  # profile -> task -> what `label_agreement` found
 
     def evaluation(self, stage: Stage) -> Evaluation:
         """Return one graph's figures as `verify` wants them."""
