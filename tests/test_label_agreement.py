@@ -59,6 +59,19 @@ def test_a_few_changed_labels_are_chance(arrays: Arrays) -> None:
     assert all(figures["loss_low"] < 0.01 for figures in better.values())
 
 
+def test_on_another_fold_texts_of_test_are_left_out(arrays: Arrays) -> None:
+    right, other = oracle(arrays), oracle(arrays)
+    changed = {row + len(arrays.item_ids) for row in np.flatnonzero(arrays.text_fold == Fold.TEST)}
+    changed |= set(np.flatnonzero(arrays.item_fold == Fold.TEST).tolist())
+    for logits in other.logits.values():
+        logits[sorted(changed)] = np.roll(logits[sorted(changed)], 1, axis=-1)
+    for words in other.word_logits.values():
+        words.update({row: np.roll(words[row], 1, axis=-1) for row in changed & words.keys()})
+    validated = label_agreement(right, other, arrays, Fold.VALIDATION)
+    assert all(figures == {"label_agreement": 1.0, "loss_low": 0.0} for figures in validated.values())
+    assert all(figures["label_agreement"] < 1 for figures in label_agreement(right, other, arrays).values())
+
+
 def test_a_fold_without_labels_has_no_loss() -> None:
     arrays = build_arrays(dataset())
     arrays = replace(arrays, item_fold=np.full_like(arrays.item_fold, Fold.TRAIN))

@@ -68,7 +68,7 @@ def test_a_killed_run_goes_on_at_the_next_stage(
     place, at_the_kill, result = killed_and_resumed
     assert list(at_the_kill) == ["collaborate", "teacher", "augment", "distill"]
     made = place.made()
-    assert tuple(made) == NAMES
+    assert tuple(made) == NAMES and not (place.work / "heal_int8").exists()
     assert {name: made[name] for name in at_the_kill} == at_the_kill
     assert result.certified, result.reasons
 
@@ -100,6 +100,21 @@ def test_a_changed_prune_setting_keeps_teacher_and_student(place: Place) -> None
     before = place.made()
     place.run("prune.units=0.25")
     assert remade(place, before) == list(NAMES[NAMES.index("prune") :])
+
+
+def test_healing_of_int8_remakes_what_is_exported_and_off_again_the_run_is_as_before(place: Place) -> None:
+    before = place.made()
+    place.run("quantize.heal.learning_rate=1e-3")  # of a stage that is off
+    assert remade(place, before) == []
+    result = place.run("quantize.heal.epochs=1", "verify.label_agreement=1.01")
+    assert remade(place, before) == list(NAMES[NAMES.index("export") :])
+    facts = json.loads((place.work / "heal_int8/stage.json").read_text())["facts"]
+    kept = facts["int8 healing"] == "kept"
+    assert kept == ("healed" in result.ledger["stages"]) == (place.work / "heal_int8/model").exists()
+    assert not any("torch and FP32 ONNX differ" in reason for reason in result.reasons)
+    assert any(note.startswith("int8 loss before healing: ") for note in result.ledger["notes"])
+    again = place.run()
+    assert again.certified and "healed" not in again.ledger["stages"]
 
 
 def test_a_changed_weight_remakes_the_teacher_and_what_follows(place: Place) -> None:

@@ -1,5 +1,6 @@
 """Recipes: TOML and --set into frozen settings, with errors that name the way out."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,8 @@ def test_a_wrong_type_is_told(tmp_path: Path, text: str, message: str) -> None:
         ("[teacher.training]\nlearning_rate = nan\n", r"learning_rate = nan"),
         ("[cross_encoder]\nwindows = -1\n", r"cross_encoder\.windows = -1: write a number from 0"),
         ("[cross_encoder]\nmax_tokens = 32\nevents = 9\n", r"cross_encoder\.events = 9: write a number from 1 to 6"),
+        ("[quantize.heal]\nepochs = -1\n", r"quantize\.heal\.epochs = -1: write a number from 0"),
+        ("[quantize.heal]\nlearning_rate = -1\n", r"quantize\.heal\.learning_rate = -1\.0: write a number from 0"),
         ("[budget]\nmax_mb = -1\n", r"budget\.max_mb = -1\.0: write a number from 0\.0"),
         ("[budget]\nretention_worst = 98\n", r"budget\.retention_worst = 98\.0: write a number from 0\.0 to 1\.0"),
         ('[budget.max_drop]\n"a.b" = 1.5\n', r"budget\.max_drop\.a\.b = 1\.5: write a number from 0\.0 to 1\.0"),
@@ -100,6 +103,15 @@ def test_settings_made_in_python_are_checked_too() -> None:
         Prune(units=0.99)
     with pytest.raises(RecipeError, match="epochs = 0"):
         Training(epochs=0)
+
+
+def test_healing_of_int8_trains_as_prune_does_but_for_what_it_says(tmp_path: Path) -> None:
+    assert Recipe().quantize.heal.epochs == 0  # off
+    recipe = read(tmp_path, "[prune.tasks]\nusers = 8\n[quantize.heal]\nepochs = 2\nlearning_rate = 1e-4\n")
+    tasks = recipe.prune.tasks
+    assert recipe.quantize.heal.training(tasks) == replace(tasks, epochs=2, learning_rate=1e-4)
+    with pytest.raises(RecipeError, match=r"unknown key quantize\.heal\.users; the known ones are .*heal\.epochs"):
+        read(tmp_path, "[quantize.heal]\nusers = 8\n")
 
 
 def test_set_overrides_nested_values(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mtrec_edge_compress.collaboration import Collaboration, load_collaboration
-from mtrec_edge_compress.data.arrays import Arrays, FloatArray
+from mtrec_edge_compress.data.arrays import Arrays, FloatArray, IntArray
 from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.encoding import Encoded, encode_all, model_dtype
@@ -22,6 +22,7 @@ from mtrec_edge_compress.ledger import Row, Stage, StageRecord
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.scorer import RankFunction, VectorScorer, torch_ranker
+from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import Tokenizer, Tokens, open_tokenizer, tokenize, tokenize_texts
 from mtrec_edge_compress.training import Validate
 from mtrec_edge_compress.undo import why_undo
@@ -30,6 +31,8 @@ from mtrec_edge_runtime.tokenizer import WordPiece
 COLLABORATION = "collaborate/collaboration.npz"  # under the work folder that tiers share
 EXTRA_TEXTS = "texts.jsonl"  # in the folder of `augment`
 PRUNING_LATENCY = "latency.json"  # in the folder of `prune`
+MADE_IN: dict[Stage, str] = {"student": "distill", "pruned": "prune", "healed": "heal_int8"}  # row -> pipeline stage
+CALIBRATION_TEXTS = 1024  # that show what activations are like
 OF_THE_TEACHER = ("collaborate", "teacher", "augment", "cross_encoder")  # stages whose folders tiers share
 
 
@@ -63,6 +66,12 @@ class Job:
     def student_tokenizer(self) -> WordPiece:
         """Return the tokenizer of the trimmed vocabulary."""
         return WordPiece.load(self.folder("distill") / "vocab.txt")
+
+    def calibration_texts(self) -> list[IntArray]:
+        """Return token ids of readable texts, drawn at random, that show what a student's activations are like."""
+        readable = TextLabels(self.arrays).pool(every_text=True)
+        chosen = np.random.default_rng(self.recipe.seed).permutation(readable)[:CALIBRATION_TEXTS]
+        return [self.student_tokens.ids[row] for row in chosen]
 
     @cached_property
     def extra_texts(self) -> tuple[ExtraText, ...]:
@@ -98,12 +107,14 @@ class Job:
     @property
     def shipped(self) -> Stage:
         """Return the stage whose model is exported."""
+        if any(row.stage == "healed" for row in self.rows):  # it has a row where it is kept
+            return "healed"
         return "student" if self.prune_undone else "pruned"
 
     @property
     def student(self) -> Path:
         """Return the checkpoint of the model that is exported."""
-        return self.folder("distill" if self.prune_undone else "prune") / "model"
+        return self.folder(MADE_IN[self.shipped]) / "model"
 
     @property
     def place(self) -> torch.device:
@@ -122,13 +133,19 @@ class Job:
         )
 
     def judge(
-        self, encoded: Encoded, rank: RankFunction, *, catalogue: FloatArray | None = None, intervals: bool = False
+        self,
+        encoded: Encoded,
+        rank: RankFunction,
+        *,
+        catalogue: FloatArray | None = None,
+        fold: Fold = Fold.TEST,
+        intervals: bool = False,
     ) -> Evaluation:
-        """Measure on the TEST fold."""
+        """Measure on one fold."""
         return evaluate(
             self.scorer(encoded, rank, catalogue=catalogue),
             self.arrays,
-            fold=Fold.TEST,
+            fold=fold,
             users_per_domain=self.recipe.evaluation.users_per_domain or None,
             seed=self.recipe.seed,
             intervals=intervals,

@@ -16,30 +16,35 @@ from mtrec_edge_runtime.tasks import Kind
 Counts = tuple[IntArray, IntArray]  # of each text: spans found rightly, spans in truth and prediction together
 
 
-def label_agreement(reference: Encoded, other: Encoded, arrays: Arrays) -> dict[str, dict[str, float]]:
+def label_agreement(
+    reference: Encoded, other: Encoded, arrays: Arrays, fold: Fold = Fold.TEST
+) -> dict[str, dict[str, float]]:
     """Return each text task's figures; {} for a task whose domain has no text.
 
     `label_agreement` is the share of labels (of words, for a token task) that are the same, over every text of the
-    task's domain. `loss_low` is the lower 95 % bound of the headline metric's relative loss when the TEST texts are
-    drawn anew; absent where the metric cannot be measured.
+    task's domain; those of the TEST fold are left out where another `fold` is judged. `loss_low` is the lower 95 %
+    bound of the headline metric's relative loss when the texts of `fold` are drawn anew; absent where the metric cannot
+    be measured.
     """
     found = {}
     for task in arrays.tasks:
-        rows = _texts_of(arrays, task)
+        rows = _texts_of(arrays, task, with_test=fold is Fold.TEST)
         if task.source != "events" and len(rows):
             first, second = (_labels(encoded, task, rows) for encoded in (reference, other))
             found[task.name] = {"label_agreement": float(np.mean(np.concatenate(first) == np.concatenate(second)))}
-            low = _least_loss(arrays, task, reference, other)
+            low = _least_loss(arrays, task, reference, other, fold)
             if not np.isnan(low):
                 found[task.name]["loss_low"] = low
     return found
 
 
-def _texts_of(arrays: Arrays, task: TaskSpec) -> IntArray:
+def _texts_of(arrays: Arrays, task: TaskSpec, *, with_test: bool) -> IntArray:
     """Return the corpus rows of the task's domain."""
     if task.source == "items":
-        return np.arange(len(arrays.item_ids))[arrays.domains[task.domain]]
+        rows = np.arange(len(arrays.item_ids))[arrays.domains[task.domain]]
+        return rows if with_test else rows[arrays.item_fold[rows] != Fold.TEST]
     texts = np.flatnonzero((arrays.dataset.texts["domain"] == task.domain).to_numpy())
+    texts = texts if with_test else texts[arrays.text_fold[texts] != Fold.TEST]
     return texts + len(arrays.item_ids)
 
 
@@ -50,11 +55,11 @@ def _labels(encoded: Encoded, task: TaskSpec, rows: IntArray) -> list[IntArray]:
     return [*encoded.logits[task.name][rows].argmax(-1)[:, None]]
 
 
-def _least_loss(arrays: Arrays, task: TaskSpec, reference: Encoded, other: Encoded) -> float:
+def _least_loss(arrays: Arrays, task: TaskSpec, reference: Encoded, other: Encoded, fold: Fold) -> float:
     shift = 0 if task.source == "items" else len(arrays.item_ids)
     folds = arrays.item_fold if task.source == "items" else arrays.text_fold
     labels = arrays.labels(task.name)
-    judged = np.array([row for row in np.flatnonzero(folds == Fold.TEST) if np.size(labels[row])], np.int64)
+    judged = np.array([row for row in np.flatnonzero(folds == fold) if np.size(labels[row])], np.int64)
     if task.kind is not Kind.TOKEN:
         judged = judged[np.asarray(labels, np.int64)[judged] >= 0]
     if not len(judged):

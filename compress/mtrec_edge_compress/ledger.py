@@ -13,7 +13,7 @@ from mtrec_edge_runtime.results import DatasetInfo, Result, StageResult, new_res
 from mtrec_edge_runtime.whole_file import write_whole
 
 # the models of the chain, and for comparison the student's shape trained without a teacher
-Stage = Literal["teacher", "student", "pruned", "onnx_fp32", "int8_fast", "int8_exact", "untaught"]
+Stage = Literal["teacher", "student", "pruned", "healed", "onnx_fp32", "int8_fast", "int8_exact", "untaught"]
 TaskMetrics = dict[str, dict[str, float]]
 
 

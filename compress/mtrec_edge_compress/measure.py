@@ -33,31 +33,41 @@ def torch_row(job: Job, stage: Stage, model: MultiTaskModel, encoded: Encoded, f
 def graph_row(job: Job, stage: Stage, folder: Path, variant: Variant) -> Row:
     """Measure exported graphs through ONNX Runtime; what they encode is kept as `folder/encoded-VARIANT`."""
     graphs = Graphs(folder, variant, threads=torch.get_num_threads())
+    encoded = encode_by(graphs, job)
+    save_encoded(encoded, folder / f"encoded-{variant}")
+    parameters = count_parameters(load_model(job.student))
+    return _row(job, stage, encoded, graphs.rank, parameters, graph_bytes(folder, variant))
+
+
+def encode_by(graphs: Graphs, job: Job) -> Encoded:
+    """Return what exported graphs make of every corpus row, as `encode_all` does for a torch model."""
     tokens = job.student_tokens
     raw = graphs.encode(tokens.ids)
     words: dict[str, dict[int, FloatArray]] = {name: {} for name in raw.token_logits}
     for name, rows in raw.token_logits.items():
         for row, logits in enumerate(rows):
             words[name].update(pick_words(tokens, np.array([row]), logits[None]))
-    encoded = Encoded(raw.vectors, raw.logits, words)
-    save_encoded(encoded, folder / f"encoded-{variant}")
-    parameters = count_parameters(load_model(job.student))
-    return _row(job, stage, encoded, graphs.rank, parameters, graph_bytes(folder, variant))
+    return Encoded(raw.vectors, raw.logits, words)
 
 
 def _row(job: Job, stage: Stage, encoded: Encoded, rank: RankFunction, parameters: int, size_bytes: int) -> Row:
-    """Judge on the TEST fold, and again with the teacher's vectors in the catalogue (not the teacher itself).
-
-    Strict cold items stand for items first met on the device: their vectors are always the encoder's own.
-    """
+    """Judge on the TEST fold, and again with the teacher's vectors in the catalogue (not the teacher itself)."""
     found = job.judge(encoded, rank)
     known: TaskMetrics = {}
     if stage not in ("teacher", "untaught"):  # the latter's vectors lie in a space of its own
-        catalogue = load_encoded(job.folder("teacher") / "encoded").vectors
-        cold = np.flatnonzero(job.arrays.cold)
-        catalogue[cold] = encoded.vectors[cold]
-        known = job.judge(encoded, rank, catalogue=catalogue).tasks
+        known = job.judge(encoded, rank, catalogue=teachers_catalogue(job, encoded)).tasks
     return Row(stage, parameters, size_bytes, found.tasks, found.chance, found.counts, known)
+
+
+def teachers_catalogue(job: Job, encoded: Encoded) -> FloatArray:
+    """Return the teacher's item vectors; those of strict cold items are the encoder's own.
+
+    Such items stand for items first met on the device.
+    """
+    catalogue = load_encoded(job.folder("teacher") / "encoded").vectors
+    cold = np.flatnonzero(job.arrays.cold)
+    catalogue[cold] = encoded.vectors[cold]
+    return catalogue
 
 
 def graph_bytes(folder: Path, variant: Variant) -> int:

@@ -26,7 +26,7 @@ from mtrec_edge_compress.data.arrays import Arrays, read_arrays
 from mtrec_edge_compress.device import open_device
 from mtrec_edge_compress.job import Job
 from mtrec_edge_compress.ledger import StageRecord, read_record
-from mtrec_edge_compress.recipe import CrossEncoder, Recipe
+from mtrec_edge_compress.recipe import CrossEncoder, Recipe, settings_of
 from mtrec_edge_compress.recipe_file import read_recipe
 from mtrec_edge_compress.run_options import RunOptions
 from mtrec_edge_compress.stages import (
@@ -37,6 +37,7 @@ from mtrec_edge_compress.stages import (
     collaborate,
     distill_student,
     export_graphs,
+    heal_int8,
     learn_untaught,
     ledger_so_far,
     prune_student,
@@ -67,13 +68,21 @@ STAGES: tuple[StageOf, ...] = (
     ("distill", distill_student, ("student", "distill")),
     ("prune", prune_student, ("prune",)),
     ("untaught", learn_untaught, ("untaught",)),
+    ("heal_int8", heal_int8, ("quantize", "heal")),  # where the recipe asks for it
     ("export", export_graphs, ()),
     ("quantize", quantize_graphs, ("quantize",)),
     ("calibrate", calibrate, ("bundle",)),
     ("verify", verify_graphs, ("verify",)),
     ("bundle", bundle_up, ("name", "budget")),
 )
-IN_EVERY_PROCESS = ("teacher", CROSS_ENCODER, "distill", "prune", "untaught")  # these train; others need one
+IN_EVERY_PROCESS = (
+    "teacher",
+    CROSS_ENCODER,
+    "distill",
+    "prune",
+    "untaught",
+    "heal_int8",
+)  # these train; others need one
 
 
 PATIENCE = timedelta(hours=2)  # of the processes that wait while the main one measures
@@ -125,8 +134,10 @@ def run_through(job: Job, settings: Settings, stages: Sequence[StageOf]) -> None
     for name, stage, own in stages:
         if name == CROSS_ENCODER and not job.recipe.cross_encoder.windows:
             continue
+        if name == "heal_int8" and not job.recipe.quantize.heal.epochs:
+            continue
         settings |= _of_cross_encoder(job.recipe.cross_encoder, name)
-        settings |= {f"{key}_settings": asdict(job.recipe)[key] for key in own}
+        settings |= {f"{key}_settings": settings_of(job.recipe, key) for key in own}
         if name == "untaught":  # what ships follows from the budget, too; the same choice makes the same graphs
             time_pruning(job)
             settings["shipped"] = job.shipped

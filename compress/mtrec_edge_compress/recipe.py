@@ -3,7 +3,7 @@
 Those of the training loop, which a recipe holds several times, are in training_settings.py.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from mtrec_edge_compress.span import Span, within
@@ -203,6 +203,30 @@ class Untaught:
 
 
 @dataclass(frozen=True)
+class Heal:
+    """`heal_int8`: training with INT8's rounding, where INT8 loses more than `verify` allows on the validation fold."""
+
+    epochs: int = 0  # 0: the stage is left out
+    learning_rate: float = 0.0  # of the text backbone; 0 is that of prune.tasks, as all other settings of training are
+    head_learning_rate: float = 0.0  # of everything else, likewise
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot train."""
+        within("quantize.heal.epochs", self.epochs, 0, 1_000_000)
+        for name in ("learning_rate", "head_learning_rate"):
+            within(f"quantize.heal.{name}", getattr(self, name), 0.0, 1e3)
+
+    def training(self, tasks: Training) -> Training:
+        """Return the settings of training; `tasks` are those of `prune.tasks`."""
+        return replace(
+            tasks,
+            epochs=self.epochs,
+            learning_rate=self.learning_rate or tasks.learning_rate,
+            head_learning_rate=self.head_learning_rate or tasks.head_learning_rate,
+        )
+
+
+@dataclass(frozen=True)
 class Quantize:
     """`quantize`."""
 
@@ -211,6 +235,7 @@ class Quantize:
     fp32_budget_bytes: int = 0  # that may be spent on products left in FP32, the most sensitive first; 0: none
     max_cosine_error: float = 0.0  # nothing more is spent once the item vector's mean 1 - cosine to FP32 is not above
     candidates: bool = False  # ship the graph that is fastest on this machine; the same recipe may then give others
+    heal: Heal = field(default_factory=Heal)
 
     def __post_init__(self) -> None:
         """Refuse budgets that cannot be kept."""
@@ -325,3 +350,17 @@ class Recipe:
     budget: Budget = field(default_factory=Budget)
     tiers: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> settings over these, for compress --tiers
     tune: Tune = field(default_factory=Tune)
+
+
+def settings_of(recipe: Recipe, key: str) -> Any:
+    """Return the settings under a top-level key, as what a stage's outcome depends on.
+
+    `heal` is a key of its own, with the limits that decide whether it is needed, and no part of `quantize`: where it is
+    off, nothing depends on it.
+    """
+    stored = asdict(recipe)
+    healing = stored["quantize"].pop("heal")
+    if key == "heal":
+        limits = {name: stored["verify"][name] for name in ("task_loss", "label_agreement")}
+        return {**healing, **limits, "catalogue": recipe.bundle.catalogue}
+    return stored[key]

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from tqdm import tqdm
@@ -27,6 +26,7 @@ from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.extra_texts import ExtraText, cross_texts, save_extra, without_corpus
 from mtrec_edge_compress.fused_teachers import fuse_teachers, load_fused
 from mtrec_edge_compress.graphs import Graphs
+from mtrec_edge_compress.heal_int8 import heal
 from mtrec_edge_compress.job import COLLABORATION, EXTRA_TEXTS, PRUNING_LATENCY, Job
 from mtrec_edge_compress.label_agreement import label_agreement
 from mtrec_edge_compress.latency import measure_latencies, read_latencies
@@ -40,15 +40,12 @@ from mtrec_edge_compress.soft_targets import soft_targets
 from mtrec_edge_compress.standing import measure_standing
 from mtrec_edge_compress.start import new_student
 from mtrec_edge_compress.teacher import teacher_batches, train_teacher
-from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import open_tokenizer, vocabulary_of
 from mtrec_edge_compress.unlabelled import read_unlabelled
 from mtrec_edge_compress.untaught import train_untaught
 from mtrec_edge_compress.verify import INT8_STAGES, Verdict, verify
 from mtrec_edge_compress.vocabulary import trim_vocabulary
 from mtrec_edge_runtime.whole_file import write_whole
-
-CALIBRATION_TEXTS = 1024  # that show what activations are like
 
 Made = tuple[list[Row], dict[str, Any]]  # rows of the ledger, facts
 
@@ -221,8 +218,14 @@ def time_pruning(job: Job) -> None:
     PartialState().wait_for_everyone()
 
 
+def heal_int8(job: Job, folder: Path) -> Made:
+    """Train the student with INT8's rounding where INT8 loses too much."""
+    healed, facts = heal(job, folder, lambda: _student_learner(job, load_model(job.student)))
+    return [] if healed is None else _student_rows(job, "healed", healed, folder), facts
+
+
 def export_graphs(job: Job, folder: Path) -> Made:
-    """Export the student as FP32 ONNX: the pruned one, unless pruning did not pay."""
+    """Export the student that ships as FP32 ONNX."""
     export_onnx(load_model(job.student), folder)
     undone = job.prune_undone
     return [graph_row(job, "onnx_fp32", folder, "fp32")], {"prune undone": undone} if undone else {}
@@ -230,10 +233,7 @@ def export_graphs(job: Job, folder: Path) -> Made:
 
 def quantize_graphs(job: Job, folder: Path) -> Made:
     """Make the two INT8 profiles."""
-    readable = TextLabels(job.arrays).pool(every_text=True)
-    chosen = np.random.default_rng(job.recipe.seed).permutation(readable)[:CALIBRATION_TEXTS]
-    texts = [job.student_tokens.ids[row] for row in chosen]
-    facts = quantize(job.folder("export"), folder, texts, job.recipe.quantize)
+    facts = quantize(job.folder("export"), folder, job.calibration_texts(), job.recipe.quantize)
     rows = [graph_row(job, "int8_fast", folder, "fast"), graph_row(job, "int8_exact", folder, "exact")]
     return rows, {"bytes": byte_ledger(folder / ENCODER_FAST)} | facts
 

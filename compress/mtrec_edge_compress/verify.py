@@ -21,7 +21,10 @@ from mtrec_edge_compress.recipe import Verify
 Int8 = Literal["fast", "exact"]
 
 INT8_STAGES: dict[Int8, Stage] = {"fast": "int8_fast", "exact": "int8_exact"}
-INT8_STEP = "the next step: longer healing, or --set quantize.reduce_range=false where every device has VNNI"
+INT8_STEP = (
+    "the next step: training with INT8's rounding, --set quantize.heal.epochs=2, or --set quantize.reduce_range=false "
+    "where every device has VNNI"
+)
 STUDENT_STEP = "the next step: longer distillation, a wider student, or less pruning"
 
 
@@ -79,7 +82,7 @@ def verify(
         for name, found in labels.get(profile, {}).items():
             figures[name] |= found
         measured[profile] = figures
-        reasons += [why for task in model.tasks for why in _int8_reasons(task, profile, figures[task.name], limits)]
+        reasons += [why for task in model.tasks for why in int8_reasons(task, profile, figures[task.name], limits)]
     return Verdict(not reasons, tuple(reasons), measured)
 
 
@@ -122,8 +125,8 @@ def _retention_reasons(tasks: Sequence[TaskSpec], kept: Mapping[str, float], lim
     ]
 
 
-def _int8_reasons(task: TaskSpec, profile: Int8, figures: Mapping[str, float], limits: Verify) -> list[str]:
-    """Return a sentence for each missed limit: task, figure, limit, next step.
+def int8_reasons(task: TaskSpec, profile: Int8, figures: Mapping[str, float], limits: Verify) -> list[str]:
+    """Return a sentence for each missed limit: task, figure, limit, next step; what has no figure is not judged.
 
     A text task's loss counts where it is beyond the limit for sure, not by the chance of its test texts.
     """

@@ -16,7 +16,7 @@ from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.machine import Machine, current_commit, describe_machine, utc_now
 from mtrec_edge_runtime.whole_file import write_whole
 
-STAGES = ("teacher", "student", "pruned", "onnx_fp32", "int8_fast", "int8_exact", "untaught")
+STAGES = ("teacher", "student", "pruned", "healed", "onnx_fp32", "int8_fast", "int8_exact", "untaught")
 
 MAX_SAMPLE_BYTES = 1_000_000  # of a file of raw values, compressed
 
