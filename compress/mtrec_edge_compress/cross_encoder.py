@@ -220,8 +220,8 @@ def pair_scores(model: CrossModel, reader: Reader, pairs: PairBatch) -> dict[str
     found = model.score(texts)
     scores = found.new_zeros((*asked.shape, len(model.outputs)))
     scores[asked] = found
-    domain = {name for name in model.outputs if name.split(".")[0] == pairs.domain}
-    return {name: scores[..., number] for number, name in enumerate(model.outputs) if name in domain}
+    own = [name.removesuffix(ORDER) in pairs.labels for name in model.outputs]
+    return {name: scores[..., number] for number, name in enumerate(model.outputs) if own[number]}
 
 
 def new_cross_model(recipe: Recipe, arrays: Arrays, encoder: str) -> CrossModel:
