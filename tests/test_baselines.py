@@ -97,9 +97,15 @@ def test_only_text_knows_a_cold_item(arrays, baselines):
 
 
 def test_text_knows_which_ratings_differ_from_the_bias(arrays, baselines):
-    text = value(arrays, baselines["tf-idf"], "board.rating", "rmse")
+    text = value(arrays, baselines["text-ridge"], "board.rating", "rmse")
     bias = value(arrays, baselines["bias"], "board.rating", "rmse")
     assert text < 0.5 * bias
+
+
+def test_a_like_is_told_by_the_rating_that_texts_predict(arrays, baselines):
+    assert value(arrays, baselines["text-ridge"], "board.like", "gauc") == 1.0
+    likes = Signals(arrays, LIKE)
+    assert baselines["text-ridge"].pairs["board.like"].bias.mean > likes.labelled[2].max()  # of ratings, not of likes
 
 
 def test_factors_know_which_ratings_differ_from_the_bias(arrays, baselines):
@@ -139,8 +145,10 @@ def test_a_word_gets_its_usual_tag(arrays):
 
 def test_a_baseline_names_its_tasks_and_settings(baselines):
     together = {"item-knn", "ease", "ease-recent", "ials", "bpr", "text-factors"}
-    assert baselines.keys() == together | {"popularity", "popularity-recent", "tf-idf", "bias", "biased-mf"}
-    assert set(baselines["tf-idf"].tasks) == {"board.like", "board.rating", "board.colour"}
+    amounts = {"bias", "biased-mf", "text-ridge"}
+    assert baselines.keys() == together | amounts | {"popularity", "popularity-recent", "tf-idf"}
+    assert set(baselines["tf-idf"].tasks) == {"board.like", "board.colour"}
+    assert set(baselines["text-ridge"].tasks) == {"board.like", "board.rating"}
     assert baselines["ease"].tasks == ("board.like",)
     assert baselines["ease"].settings["board.like"].endswith("on 14 of 16 items")
 

@@ -33,13 +33,13 @@ from mtrec_edge_compress.cross_encoder import (
 )
 from mtrec_edge_compress.cross_pairs import CrossPairs, CrossTaught, load_cross_pairs, save_cross_pairs, score_windows
 from mtrec_edge_compress.data.schema import Fold
-from mtrec_edge_compress.distill import student_batches
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.learner import CROSS, margins
 from mtrec_edge_compress.losses import margin_loss
 from mtrec_edge_compress.pipeline import CROSS_ENCODER, STAGES, _of_cross_encoder
 from mtrec_edge_compress.recipe import CrossEncoder
 from mtrec_edge_compress.scorer import VectorScorer, torch_ranker
+from mtrec_edge_compress.student_training import StudentTraining
 from mtrec_edge_compress.tokens import Tokens
 from mtrec_edge_runtime.errors import RecipeError
 
@@ -189,7 +189,8 @@ def losses_of(share: float, scored: CrossPairs | None) -> tuple[dict[str, float]
     torch.manual_seed(0)
     learner = tiny_student_learner(arrays, recipe)
     learner._soft = (replace(learner.soft, cross=scored),)
-    source = student_batches(recipe, learner, arrays, collaboration_for(arrays), RECIPE.distill.tasks, with_pairs=True)
+    training = StudentTraining(recipe, learner, arrays, collaboration_for(arrays), "cpu", progress=False)
+    source = training.batches(RECIPE.distill.tasks, with_pairs=True)
     batch = next(batch for batch in source.epoch(0) if scored is None or batch.cross is not None)
     total, found = learner(batch)
     total.backward()

@@ -22,12 +22,14 @@ from tiny_training import (
 
 from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.data.arrays import Arrays
-from mtrec_edge_compress.distill import VECTOR, StudentLearner, distill
+from mtrec_edge_compress.distill import distill
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.soft_targets import soft_targets
 from mtrec_edge_compress.start import new_student
+from mtrec_edge_compress.student_learner import VECTOR, StudentLearner
+from mtrec_edge_compress.student_training import StudentTraining
 
 SAME = replace(RECIPE, student=replace(RECIPE.student, layers=2, embedding_size=0))  # the teacher's own shape
 ALL_SOFT = replace(SAME, distill=replace(SAME.distill, soft_weight=1.0))
@@ -155,17 +157,8 @@ def test_distillation_brings_the_student_to_the_teacher(tmp_path) -> None:
     recipe: Recipe = replace(RECIPE, distill=replace(RECIPE.distill, represent=long, tasks=SETTINGS))
     learner = tiny_student_learner(arrays, replace(recipe, student=replace(recipe.student, layers=1)))
     before = losses_of(learner, arrays)
-    together = collaboration_for(arrays)
-    distill(
-        recipe,
-        learner,
-        arrays,
-        together,
-        folder=tmp_path,
-        validate=lambda _, pooled: {"score": 0.0},
-        device="cpu",
-        progress=False,
-    )
+    training = StudentTraining(recipe, learner, arrays, collaboration_for(arrays), "cpu", progress=False)
+    distill(training, folder=tmp_path, validate=lambda _, pooled: {"score": 0.0})
     after = losses_of(learner, arrays)
     assert after[VECTOR] < 0.5 * before[VECTOR]
     assert (tmp_path / "represent/best/model.json").is_file() and (tmp_path / "tasks/best/model.json").is_file()

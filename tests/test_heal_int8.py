@@ -11,11 +11,11 @@ from tiny_training import RECIPE, tiny_arrays, tiny_student_learner, vocabulary_
 
 from mtrec_edge_compress.checkpoint import load_model, save_model
 from mtrec_edge_compress.collaboration import save_collaboration
-from mtrec_edge_compress.distill import StudentLearner
 from mtrec_edge_compress.heal_int8 import Figures, gate_reasons, heal, why_undo, worst_loss
 from mtrec_edge_compress.job import COLLABORATION, Job
 from mtrec_edge_compress.ledger import Row, Stage, StageRecord
 from mtrec_edge_compress.recipe import Bundle, Heal, Quantize, Recipe, Verify, settings_of
+from mtrec_edge_compress.student_training import StudentTraining
 
 KEPT_BY_ALL = Verify(task_loss=1000.0, label_agreement=0.0)
 KEPT_BY_NONE = Verify(label_agreement=1.01)
@@ -95,16 +95,16 @@ def job_in(work: Path, limits: Verify) -> Job:
     return job
 
 
-def learner_of(job: Job) -> Callable[[], StudentLearner]:
-    def make() -> StudentLearner:
+def training_of(job: Job) -> Callable[[], StudentTraining]:
+    def make() -> StudentTraining:
         learner = tiny_student_learner(job.arrays)
         learner.model.load_state_dict(load_model(job.student).state_dict())
-        return learner
+        return StudentTraining(job.recipe, learner, job.arrays, job.collaboration, "cpu", progress=False)
 
     return make
 
 
-def not_asked() -> StudentLearner:
+def not_asked() -> StudentTraining:
     raise AssertionError("nothing is to be trained")
 
 
@@ -118,7 +118,7 @@ def test_within_the_limits_nothing_is_trained(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_beyond_the_limits_it_is_trained_measured_again_and_judged_and_resumes(tmp_path: Path) -> None:
     job, folder = job_in(tmp_path / "work", KEPT_BY_NONE), tmp_path / "heal"
-    healed, facts = heal(job, folder, learner_of(job))
+    healed, facts = heal(job, folder, training_of(job))
     better = facts["int8 loss after healing"] < facts["int8 loss before healing"]
     assert (healed is not None) == better and facts["int8 limits missed after healing"] > 0
     assert facts["int8 healing"] == "kept" if better else facts["int8 healing"].startswith("undone: the worst task")
@@ -126,7 +126,7 @@ def test_beyond_the_limits_it_is_trained_measured_again_and_judged_and_resumes(t
     for name in ("text.backbone.embeddings.word.weight", "text.backbone.layers.0.up.weight"):
         assert not torch.equal(trained.state_dict()[name], start.state_dict()[name])
     made = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    assert heal(job, folder, learner_of(job))[1] == facts
+    assert heal(job, folder, training_of(job))[1] == facts
     assert made == {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 

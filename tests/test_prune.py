@@ -19,7 +19,6 @@ from tiny_training import (
 )
 
 from mtrec_edge_compress.compact import CompactBert, Layer
-from mtrec_edge_compress.distill import StudentLearner, compact_backbone
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.prune import (
     KEPT,
@@ -32,6 +31,8 @@ from mtrec_edge_compress.prune import (
     remove,
     remove_again,
 )
+from mtrec_edge_compress.student_learner import StudentLearner, compact_backbone
+from mtrec_edge_compress.student_training import StudentTraining
 from mtrec_edge_runtime.errors import StageError
 
 
@@ -131,7 +132,8 @@ def run(learner: StudentLearner, folder: Path, *, die_in: str = "") -> dict[str,
     learner.end_epoch = end_epoch  # type: ignore[method-assign]
     arrays = tiny_arrays()
     together = collaboration_for(arrays)
-    return prune(RECIPE, learner, arrays, together, folder=folder, validate=validate, device="cpu", progress=False)
+    training = StudentTraining(RECIPE, learner, arrays, together, "cpu", progress=False)
+    return prune(training, folder=folder, validate=validate)
 
 
 @pytest.mark.slow
@@ -171,8 +173,8 @@ def test_a_student_is_cut_to_its_start_and_cut_again_alike(tmp_path: Path) -> No
     recipe = replace(RECIPE, student=replace(RECIPE.student, heads=2, units=32))
     learner = tiny_student_learner(world_arrays(), recipe)
     whole = compact_backbone(learner).shape.layers
-    arguments = (recipe, learner, world_arrays(), collaboration_for(world_arrays()))
-    cut_to_start(*arguments, folder=tmp_path, device="cpu")
+    arrays = world_arrays()
+    cut_to_start(StudentTraining(recipe, learner, arrays, collaboration_for(arrays), "cpu", progress=False), tmp_path)
     layers = compact_backbone(learner).shape.layers
     assert sum(heads for heads, _ in layers) == 2 * len(whole)
     assert sum(units for _, units in layers) == 32 * len(whole)
@@ -186,5 +188,6 @@ def test_a_student_is_cut_to_its_start_and_cut_again_alike(tmp_path: Path) -> No
 def test_a_student_without_such_settings_starts_whole(tmp_path: Path) -> None:
     learner = tiny_student_learner(world_arrays())
     before = compact_backbone(learner).shape.layers
-    cut_to_start(RECIPE, learner, world_arrays(), collaboration_for(world_arrays()), folder=tmp_path, device="cpu")
+    arrays = world_arrays()
+    cut_to_start(StudentTraining(RECIPE, learner, arrays, collaboration_for(arrays), "cpu", progress=False), tmp_path)
     assert compact_backbone(learner).shape.layers == before and not list(tmp_path.iterdir())

@@ -9,9 +9,9 @@ import torch
 from tiny_training import MAX_TOKENS, RECIPE, source_for, tiny_student_learner, world_arrays
 
 from mtrec_edge_compress.compact import CompactBert
-from mtrec_edge_compress.distill import HIDDEN, RELATION, StudentLearner
 from mtrec_edge_compress.recipe import Student
 from mtrec_edge_compress.representation import Representation, aligned_rows, relation_loss
+from mtrec_edge_compress.student_learner import HIDDEN, RELATION, StudentLearner
 from mtrec_edge_compress.tokens import Tokens
 from mtrec_edge_runtime.errors import RecipeError
 

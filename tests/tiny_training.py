@@ -13,7 +13,6 @@ from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.collaboration import Collaboration, fit_collaboration
 from mtrec_edge_compress.data.arrays import Arrays, build_arrays
 from mtrec_edge_compress.data.synthetic import make_world
-from mtrec_edge_compress.distill import StudentLearner, student_learner
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.learner import ALIGNMENT, Learner
 from mtrec_edge_compress.model import ModelShape, MultiTaskModel
@@ -21,6 +20,7 @@ from mtrec_edge_compress.pair_learner import centre_outputs
 from mtrec_edge_compress.recipe import Collaborate, Distill, Model, Prune, Recipe, Student
 from mtrec_edge_compress.soft_targets import soft_targets
 from mtrec_edge_compress.start import new_student
+from mtrec_edge_compress.student_learner import StudentLearner, student_learner
 from mtrec_edge_compress.tokens import Tokens, tokenize
 from mtrec_edge_compress.training_settings import Training
 from mtrec_edge_compress.vocabulary import word_vocabulary

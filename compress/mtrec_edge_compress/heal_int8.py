@@ -17,7 +17,6 @@ from accelerate import PartialState
 
 from mtrec_edge_compress.checkpoint import load_model
 from mtrec_edge_compress.data.schema import Fold, TaskSpec
-from mtrec_edge_compress.distill import StudentLearner, student_batches
 from mtrec_edge_compress.encoding import Encoded
 from mtrec_edge_compress.evaluate import Evaluation
 from mtrec_edge_compress.export import export_onnx
@@ -30,7 +29,7 @@ from mtrec_edge_compress.measure import encode_by, teachers_catalogue
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.quantize import quantize
 from mtrec_edge_compress.recipe import Verify
-from mtrec_edge_compress.training import fit
+from mtrec_edge_compress.student_training import StudentTraining
 from mtrec_edge_compress.verify import INT8_STAGES, Int8, int8_reasons, retentions
 
 FIGURES = "figures.json"
@@ -50,20 +49,21 @@ class Figures:
 
 
 def heal(
-    job: Job, folder: Path, make_learner: Callable[[], StudentLearner]
+    job: Job, folder: Path, make_training: Callable[[], StudentTraining]
 ) -> tuple[MultiTaskModel | None, dict[str, Any]]:
     """Return the healed student, None where there is none to keep, and what the stage's record says of it.
 
-    `make_learner` gives a learner over the student as it stands; it is called where there is something to heal.
+    `make_training` gives the training of the student as it stands; it is called where there is something to heal.
     """
     tasks, limits = job.arrays.tasks, job.recipe.verify
     before = _figures(job, lambda: load_model(job.student), folder / "before")
     lost = worst_loss(tasks, before, before)
     if not gate_reasons(tasks, before, limits):
         return None, {"int8 healing": "not needed, INT8 is within verify's limits on validation", "int8 loss": lost}
-    learner = make_learner()
-    _train(job, learner, folder / "training")
-    after = _figures(job, lambda: learner.model, folder / "after")
+    training = make_training()
+    _train(job, training, folder / "training")
+    healed = training.learner.model
+    after = _figures(job, lambda: healed, folder / "after")
     why = why_undo(tasks, before, after, limits)
     facts = {
         "int8 healing": f"undone: {why}" if why else "kept",
@@ -71,7 +71,7 @@ def heal(
         "int8 loss after healing": worst_loss(tasks, before, after),
         "int8 limits missed after healing": len(gate_reasons(tasks, after, limits)),
     }
-    return (None if why else learner.model), facts
+    return (None if why else healed), facts
 
 
 def why_undo(tasks: Sequence[TaskSpec], before: Figures, after: Figures, limits: Verify) -> str:
@@ -109,23 +109,18 @@ def _losses(tasks: Sequence[TaskSpec], reference: Figures, figures: Figures, sta
     return {name: 1 - share for name, share in retentions(tasks, both, "onnx_fp32", stage).items()}
 
 
-def _train(job: Job, learner: StudentLearner, folder: Path) -> None:
+def _train(job: Job, training: StudentTraining, folder: Path) -> None:
     """Train the student with INT8's rounding; the best epoch on validation, rounded too, is taken."""
     recipe = job.recipe
-    settings, seed = recipe.quantize.heal.training(recipe.prune.tasks), recipe.prune.rounds + 2
-    batches = student_batches(
-        recipe, learner, job.arrays, job.collaboration, settings, with_pairs=True, round_number=seed
-    )
-    with fake_quantized(learner.model, job.calibration_texts(), recipe.quantize):
-        fit(
-            learner,
-            batches,
+    settings = recipe.quantize.heal.training(recipe.prune.tasks)
+    with fake_quantized(training.learner.model, job.calibration_texts(), recipe.quantize):
+        training.fit(
             settings,
+            with_pairs=True,
             folder=folder,
-            validate=job.validator(job.student_tokens, settings.precision),
-            device=job.device,
             label="heal INT8",
-            progress=job.progress,
+            number=recipe.prune.rounds + 2,
+            validate=job.validator(job.student_tokens, settings.precision),
         )
 
 

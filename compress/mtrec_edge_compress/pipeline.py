@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from mtrec_edge_compress.budget import check_budget
 from mtrec_edge_compress.bundle import refuse_foreign
 from mtrec_edge_compress.compress_report import Outcome, write_compress_report
+from mtrec_edge_compress.cores import every_core
 from mtrec_edge_compress.cross_teacher import teach_cross_encoder
 from mtrec_edge_compress.data.arrays import Arrays, read_arrays
 from mtrec_edge_compress.device import open_device
@@ -231,7 +233,8 @@ def run_stage(job: Job, name: str, stage: Run, settings: Mapping[str, Any], *, e
     PartialState().wait_for_everyone()
     began = time.monotonic() - _seconds_before_a_kill(folder)
     if everywhere or alone:
-        rows, facts = stage(job, folder)
+        with nullcontext() if everywhere else every_core():
+            rows, facts = stage(job, folder)
         if alone:
             seconds = round(time.monotonic() - began, 1)
             StageRecord(fingerprint, seconds, tuple(rows), facts).write(folder / "stage.json")

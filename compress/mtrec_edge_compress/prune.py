@@ -15,14 +15,14 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from mtrec_edge_compress.batches import BatchSource
-from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.compact import CompactBert, Layer
-from mtrec_edge_compress.data.arrays import Arrays
-from mtrec_edge_compress.device import Device, open_device
-from mtrec_edge_compress.distill import StudentLearner, compact_backbone, student_batches
+from mtrec_edge_compress.device import open_device
 from mtrec_edge_compress.latency_table import LatencyTable, measure_table
-from mtrec_edge_compress.recipe import Prune, Recipe
-from mtrec_edge_compress.training import Validate, fit
+from mtrec_edge_compress.recipe import Prune
+from mtrec_edge_compress.student_learner import StudentLearner, compact_backbone
+from mtrec_edge_compress.student_training import StudentTraining
+from mtrec_edge_compress.training import Validate
+from mtrec_edge_compress.training_settings import Training
 from mtrec_edge_runtime.whole_file import write_whole
 
 KEPT, TABLE = "kept.json", "latency_table.json"
@@ -133,89 +133,59 @@ def _cut(linear: nn.Linear, kept: Tensor, axis: int) -> nn.Linear:
     return smaller
 
 
-def prune(
-    recipe: Recipe,
-    learner: StudentLearner,
-    arrays: Arrays,
-    collaboration: Collaboration,
-    *,
-    folder: Path,
-    validate: Validate,
-    device: Device,
-    progress: bool,
-) -> dict[str, float]:
+def prune(training: StudentTraining, *, folder: Path, validate: Validate) -> dict[str, float]:
     """Prune and heal in rounds, then learn the tasks once more.
 
     Each round's removal is remembered, so that a killed run resumes inside its healing.
     """
-    backbone, settings = compact_backbone(learner), recipe.prune
-    whole, rounds = backbone.shape.layers, settings.rounds
+    learner, settings = training.learner, training.recipe.prune
+    backbone, rounds = compact_backbone(learner), settings.rounds
+    whole = backbone.shape.layers
     for number in range(1, rounds + 1):
         place = folder / f"round-{number}"
         remembered = place / KEPT
         if whole and not remembered.is_file() and PartialState().is_main_process:
-            both = student_batches(
-                recipe, learner, arrays, collaboration, settings.tasks, with_pairs=True, round_number=number
-            )
-            scores = importance(learner, both, settings.importance_steps, open_device(device))
+            scores = _importance(training, settings.tasks, number)
             kept = _choose(scores, whole, settings, number / rounds)
             if settings.max_ms:
                 kept = _within_time(scores, kept, whole, _table(folder, learner), settings.max_ms, number / rounds)
             _remember(remembered, kept)
         PartialState().wait_for_everyone()
         remove_again(backbone, remembered)
-        texts = student_batches(
-            recipe, learner, arrays, collaboration, settings.heal, with_pairs=False, round_number=number
-        )
-        fit(
-            learner,
-            texts,
-            settings.heal,
-            folder=place,
-            device=device,
-            label=f"heal {number}/{rounds}",
-            progress=progress,
-        )
-    both = student_batches(
-        recipe, learner, arrays, collaboration, settings.tasks, with_pairs=True, round_number=rounds + 1
-    )
-    return fit(
-        learner,
-        both,
+        title = f"heal {number}/{rounds}"
+        training.fit(settings.heal, with_pairs=False, folder=place, label=title, number=number)
+    return training.fit(
         settings.tasks,
+        with_pairs=True,
         folder=folder / "tasks",
-        validate=validate,
-        device=device,
         label="pruned tasks",
-        progress=progress,
+        number=rounds + 1,
+        validate=validate,
     )
 
 
-def cut_to_start(
-    recipe: Recipe,
-    learner: StudentLearner,
-    arrays: Arrays,
-    collaboration: Collaboration,
-    *,
-    folder: Path,
-    device: Device,
-) -> None:
+def cut_to_start(training: StudentTraining, folder: Path) -> None:
     """Keep of the teacher's layers, before anything is learned, what `student.heads` and `student.units` ask for.
 
     Training a layer whole only to cut it later costs several times as much. What is kept is remembered in `folder`.
     """
-    backbone, settings = compact_backbone(learner), recipe.student
+    backbone, settings = compact_backbone(training.learner), training.recipe.student
     if settings.start != "layers" or not (settings.heads or settings.units):
         return
     if not (folder / KEPT).is_file() and PartialState().is_main_process:
-        both = student_batches(recipe, learner, arrays, collaboration, recipe.distill.tasks, with_pairs=True)
-        scores = importance(learner, both, recipe.prune.importance_steps, open_device(device))
+        scores = _importance(training, training.recipe.distill.tasks, 0)
         layers = backbone.shape.layers
         heads = keep_heads(scores[0], len(layers) * (settings.heads or layers[0][0]))
         units = keep_units(scores[1], len(layers) * (settings.units or layers[0][1]))
         _remember(folder / KEPT, (heads, units))
     PartialState().wait_for_everyone()
     remove_again(backbone, folder / KEPT)
+
+
+def _importance(training: StudentTraining, settings: Training, number: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the importances over the texts and pairs of phase `number`."""
+    both = training.batches(settings, with_pairs=True, number=number)
+    return importance(training.learner, both, training.recipe.prune.importance_steps, open_device(training.device))
 
 
 def remove_again(backbone: CompactBert, *kept: Path) -> None:

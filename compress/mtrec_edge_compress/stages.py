@@ -18,9 +18,10 @@ from mtrec_edge_compress.bundle import Card, device_bytes, write_bundle
 from mtrec_edge_compress.calibration import fit_temperatures
 from mtrec_edge_compress.checkpoint import load_model, save_model
 from mtrec_edge_compress.collaboration import fit_collaboration, save_collaboration
+from mtrec_edge_compress.cores import every_core
 from mtrec_edge_compress.cross_teacher import scored_pairs
 from mtrec_edge_compress.data.arrays import FloatArray
-from mtrec_edge_compress.distill import StudentLearner, compact_backbone, distill, student_learner
+from mtrec_edge_compress.distill import distill
 from mtrec_edge_compress.encoding import encode_all, joined, load_encoded, save_encoded
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.extra_texts import ExtraText, cross_texts, save_extra, without_corpus
@@ -39,6 +40,8 @@ from mtrec_edge_compress.quantize import ENCODER_FAST, quantize
 from mtrec_edge_compress.soft_targets import soft_targets
 from mtrec_edge_compress.standing import measure_standing
 from mtrec_edge_compress.start import new_student
+from mtrec_edge_compress.student_learner import compact_backbone, student_learner
+from mtrec_edge_compress.student_training import StudentTraining
 from mtrec_edge_compress.teacher import teacher_batches, train_teacher
 from mtrec_edge_compress.tokens import open_tokenizer, vocabulary_of
 from mtrec_edge_compress.unlabelled import read_unlabelled
@@ -81,18 +84,19 @@ def teach(job: Job, folder: Path) -> Made:
     if not PartialState().is_main_process:
         return [], {}
     save_model(model, folder / "model")
-    encoded = encode_all(
-        model.to(job.place),
-        job.teacher_tokens,
-        device=job.place,
-        pooled=pooled,
-        label="soft targets",
-        progress=job.progress,
-    )
-    save_encoded(encoded, folder / "encoded")
-    if len(job.teachers) > 1:
-        fuse_teachers(job, model, encoded, folder / "fused")
-    return [torch_row(job, "teacher", model, encoded, folder)], {}
+    with every_core():
+        encoded = encode_all(
+            model.to(job.place),
+            job.teacher_tokens,
+            device=job.place,
+            pooled=pooled,
+            label="soft targets",
+            progress=job.progress,
+        )
+        save_encoded(encoded, folder / "encoded")
+        if len(job.teachers) > 1:
+            fuse_teachers(job, model, encoded, folder / "fused")
+        return [torch_row(job, "teacher", model, encoded, folder)], {}
 
 
 def augment_texts(job: Job, folder: Path) -> Made:
@@ -120,19 +124,10 @@ def distill_student(job: Job, folder: Path) -> Made:
     if PartialState().is_main_process:
         facts = _write_vocabulary(job, folder)
     PartialState().wait_for_everyone()
-    learner = _student_learner(job, None)
-    cut_to_start(job.recipe, learner, job.arrays, job.collaboration, folder=folder, device=job.device)
-    distill(
-        job.recipe,
-        learner,
-        job.arrays,
-        job.collaboration,
-        folder=folder,
-        validate=job.validator(job.student_tokens, job.recipe.distill.tasks.precision),
-        device=job.device,
-        progress=job.progress,
-    )
-    return _student_rows(job, "student", learner.model, folder), facts
+    training = _student_training(job, None)
+    cut_to_start(training, folder)
+    distill(training, folder=folder, validate=job.validator(job.student_tokens, job.recipe.distill.tasks.precision))
+    return _student_rows(job, "student", training.learner.model, folder), facts
 
 
 def _write_vocabulary(job: Job, folder: Path) -> dict[str, Any]:
@@ -154,8 +149,8 @@ def _write_vocabulary(job: Job, folder: Path) -> dict[str, Any]:
     }
 
 
-def _student_learner(job: Job, model: MultiTaskModel | None) -> StudentLearner:
-    """Return the learner over a student: the given one, or a new one."""
+def _student_training(job: Job, model: MultiTaskModel | None) -> StudentTraining:
+    """Return the training of a student: the given one, or a new one."""
     teacher = load_model(job.folder("teacher") / "model")
     if model is None:
         token_ids = json.loads((job.folder("distill") / "teacher_ids.json").read_text())
@@ -177,7 +172,8 @@ def _student_learner(job: Job, model: MultiTaskModel | None) -> StudentLearner:
         cross=scored_pairs(job),
     )
     reading = job.student_tokens.followed_by(job.tokens_of_extra(job.student_tokenizer))
-    return student_learner(job.recipe, model, job.arrays, reading, soft)
+    learner = student_learner(job.recipe, model, job.arrays, reading, soft)
+    return StudentTraining(job.recipe, learner, job.arrays, job.collaboration, job.device, job.progress)
 
 
 def _student_rows(job: Job, stage: Stage, model: MultiTaskModel, folder: Path) -> list[Row]:
@@ -185,28 +181,19 @@ def _student_rows(job: Job, stage: Stage, model: MultiTaskModel, folder: Path) -
     if not PartialState().is_main_process:
         return []
     save_model(model, folder / "model")
-    encoded = encode_all(
-        model.cpu(), job.student_tokens, device=torch.device("cpu"), label=f"encoding: {stage}", progress=job.progress
-    )
-    return [torch_row(job, stage, model, encoded, folder)]
+    place, tokens = torch.device("cpu"), job.student_tokens
+    with every_core():
+        encoded = encode_all(model.cpu(), tokens, device=place, label=f"encoding: {stage}", progress=job.progress)
+        return [torch_row(job, stage, model, encoded, folder)]
 
 
 def prune_student(job: Job, folder: Path) -> Made:
     """Prune and heal the student."""
-    learner = _student_learner(job, load_model(job.folder("distill") / "model"))
-    prune(
-        job.recipe,
-        learner,
-        job.arrays,
-        job.collaboration,
-        folder=folder,
-        validate=job.validator(job.student_tokens, job.recipe.prune.tasks.precision),
-        device=job.device,
-        progress=job.progress,
-    )
-    shapes = compact_backbone(learner).shape.layers
+    training = _student_training(job, load_model(job.folder("distill") / "model"))
+    prune(training, folder=folder, validate=job.validator(job.student_tokens, job.recipe.prune.tasks.precision))
+    shapes = compact_backbone(training.learner).shape.layers
     layers = ", ".join(f"{heads} heads {units} units" for heads, units in shapes)
-    return _student_rows(job, "pruned", learner.model, folder), {"pruned_layers": layers}
+    return _student_rows(job, "pruned", training.learner.model, folder), {"pruned_layers": layers}
 
 
 def time_pruning(job: Job) -> None:
@@ -220,7 +207,7 @@ def time_pruning(job: Job) -> None:
 
 def heal_int8(job: Job, folder: Path) -> Made:
     """Train the student with INT8's rounding where INT8 loses too much."""
-    healed, facts = heal(job, folder, lambda: _student_learner(job, load_model(job.student)))
+    healed, facts = heal(job, folder, lambda: _student_training(job, load_model(job.student)))
     return [] if healed is None else _student_rows(job, "healed", healed, folder), facts
 
 

@@ -171,14 +171,26 @@ def train_teacher(
     progress: bool,
 ) -> TrainedTeacher:
     """Fine-tune the tasks of `source` together and return the best model."""
-    arrays, tokens = source.arrays, source.tokens
-    check_detached(recipe, arrays)
-    model = new_teacher(recipe, arrays, encoder)
-    settings = recipe.teacher.training
-    weights = {**task_weights(recipe, arrays), ALIGNMENT: recipe.teacher.alignment}
-    learner = Learner(model, TaskWeighting(weights, settings.weighting), arrays, tokens, recipe.teacher.detached)
-    centre_outputs(learner)
+    check_detached(recipe, source.arrays)
+    model = new_teacher(recipe, source.arrays, encoder)
+    learner = labels_learner(recipe, model, source)
     metrics = fit(
-        learner, source, settings, folder=folder, validate=validate, device=device, label=label, progress=progress
+        learner,
+        source,
+        source.settings,
+        folder=folder,
+        validate=validate,
+        device=device,
+        label=label,
+        progress=progress,
     )
     return TrainedTeacher(model, metrics, learner.cache)
+
+
+def labels_learner(recipe: Recipe, model: MultiTaskModel, source: BatchSource) -> Learner:
+    """Return what teaches a model by labels alone, its outputs centred on what the labels are like."""
+    weights = {**task_weights(recipe, source.arrays), ALIGNMENT: recipe.teacher.alignment}
+    weighting = TaskWeighting(weights, source.settings.weighting)
+    learner = Learner(model, weighting, source.arrays, source.tokens, recipe.teacher.detached)
+    centre_outputs(learner)
+    return learner

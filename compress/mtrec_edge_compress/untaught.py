@@ -5,46 +5,30 @@ the pretrained encoder as the teacher did, loses the same heads and units, and l
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 
-from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.job import Job
-from mtrec_edge_compress.learner import ALIGNMENT, Learner
 from mtrec_edge_compress.ledger import Row
 from mtrec_edge_compress.measure import torch_row
 from mtrec_edge_compress.model import MultiTaskModel
-from mtrec_edge_compress.pair_learner import centre_outputs
 from mtrec_edge_compress.prune import KEPT, remove_again
 from mtrec_edge_compress.start import new_student
-from mtrec_edge_compress.teacher import new_teacher, task_weights
+from mtrec_edge_compress.teacher import labels_learner, new_teacher, teacher_batches
 from mtrec_edge_compress.training import fit
-from mtrec_edge_compress.weighting import TaskWeighting
 
 
 def train_untaught(job: Job, folder: Path) -> list[Row]:
     """Train the shipped student's shape without the teacher; return its row of the ledger, on the main process."""
-    recipe, settings = job.recipe, job.recipe.untaught.training
-    model = untrained(job)
-    weights = {**task_weights(recipe, job.arrays), ALIGNMENT: recipe.teacher.alignment}
-    weighting = TaskWeighting(weights, settings.weighting)
-    learner = Learner(model, weighting, job.arrays, job.student_tokens, recipe.teacher.detached)
-    centre_outputs(learner)
-    source = BatchSource(
-        job.arrays,
-        job.student_tokens,
-        job.collaboration,
-        settings,
-        recipe.model.max_history,
-        recipe.seed,
-        with_company=recipe.teacher.alignment > 0,
-    )
+    model, settings = untrained(job), job.recipe.untaught.training
+    source = replace(teacher_batches(job.recipe, job.arrays, job.student_tokens, job.collaboration), settings=settings)
     fit(
-        learner,
+        labels_learner(job.recipe, model, source),
         source,
         settings,
         folder=folder,

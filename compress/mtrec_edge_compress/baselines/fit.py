@@ -23,7 +23,7 @@ from mtrec_edge_compress.baselines.item_to_item import (
     item_neighbours,
     text_neighbours,
 )
-from mtrec_edge_compress.baselines.ratings import TextRidge, fit_bias, fit_biased_factors, fit_item_mean
+from mtrec_edge_compress.baselines.ratings import Bias, TextRidge, fit_bias, fit_biased_factors, fit_item_mean
 from mtrec_edge_compress.baselines.signals import Signals, Sparse
 from mtrec_edge_compress.baselines.words import fit_logistic_text, fit_usual_tag, tfidf
 from mtrec_edge_compress.data.arrays import Arrays
@@ -84,7 +84,7 @@ class _Fit:
         self.features: Sparse = tfidf(texts)[1].tocsr() if any(text.strip() for text in texts) else None
 
     def ranked(self, task: TaskSpec) -> None:
-        """Fit what orders the catalogue, and the bias where both classes are labelled."""
+        """Fit what orders the catalogue, and what tells the two classes apart where both are labelled."""
         signals = Signals(self.arrays, task)
         self._keep("popularity", task, Popularity(signals), "")
         if signals.positives.nnz == 0:
@@ -95,7 +95,7 @@ class _Fit:
         self._ease(task, signals)
         self._factors(task, signals)
         if len(np.unique(signals.labelled[2])) == 2:
-            self._bias(task, signals)
+            self._amounts(task)
 
     def labelled(self, task: TaskSpec) -> None:
         """Fit what predicts an amount or an explicit label."""
@@ -103,14 +103,12 @@ class _Fit:
         if len(signals.labelled[2]) == 0:
             return
         self._keep("popularity", task, fit_item_mean(signals), "item mean")
-        bias = self._bias(task, signals)
+        bias = self._bias(task, signals, task.headline)
         factors = [
             (f"penalty={p:g}", partial(fit_biased_factors, bias, penalty=p, seed=self.seed)) for p in FACTOR_TRIALS
         ]
         self._tune("biased-mf", task, factors)
-        if self.features is not None:
-            ridge = [(f"bias + ridge={p:g}", partial(TextRidge, bias, self.features, p)) for p in RIDGE_TRIALS]
-            self._tune("tf-idf", task, ridge)
+        self._text_ridge(task, bias, task.headline)
 
     def classes(self, task: TaskSpec) -> None:
         """Fit TF-IDF + logistic regression."""
@@ -202,14 +200,31 @@ class _Fit:
                 "text-factors", task, fit_text_factors(ials, self.features, penalty=TEXT_FACTOR_PENALTY), setting
             )
 
-    def _bias(self, task: TaskSpec, signals: Signals) -> Any:
+    def _amounts(self, task: TaskSpec) -> None:
+        """Tell the classes apart by a predicted amount, of the regression task of the same events where there is one.
+
+        What is chosen by is the order within each user, which such models are made for; they order no catalogue well.
+        """
+        alike = (t for t in self.arrays.tasks if (t.domain, t.behaviours) == (task.domain, task.behaviours))
+        signals = Signals(self.arrays, next((t for t in alike if t.kind is Kind.REGRESSION), task))
+        self._text_ridge(task, self._bias(task, signals, "gauc"), "gauc")
+
+    def _bias(self, task: TaskSpec, signals: Signals, metric: str) -> Any:
         trials = [
             (f"item={i:g} user={u:g}", partial(fit_bias, signals, item_shrink=i, user_shrink=u)) for i, u in BIAS_TRIALS
         ]
-        return self._tune("bias", task, trials)
+        return self._tune("bias", task, trials, metric)
 
-    def _tune(self, system: str, task: TaskSpec, trials: Trials) -> Any:
-        best, setting = self._best(task, trials, lambda model: Baseline(system, self.domain, {task.name: model}))
+    def _text_ridge(self, task: TaskSpec, bias: Bias, metric: str) -> None:
+        if self.features is not None:
+            ridge = [(f"bias + ridge={p:g}", partial(TextRidge, bias, self.features, p)) for p in RIDGE_TRIALS]
+            self._tune("text-ridge", task, ridge, metric)
+
+    def _tune(self, system: str, task: TaskSpec, trials: Trials, metric: str = "") -> Any:
+        """Keep the best by a metric on validation, the headline unless another is named."""
+        best, setting = self._best(
+            task, trials, lambda model: Baseline(system, self.domain, {task.name: model}), metric
+        )
         self._keep(system, task, best, setting)
         return best
 
@@ -221,22 +236,24 @@ class _Fit:
         self.settings.setdefault(system, {})[task.name] = setting
         self.progress(f"{task.name}: {system} {setting}".rstrip())
 
-    def _best(self, task: TaskSpec, trials: Trials, system: Callable[[Any], Baseline]) -> tuple[Any, str]:
-        """Return the model with the best headline metric on validation, and its setting in words."""
+    def _best(
+        self, task: TaskSpec, trials: Trials, system: Callable[[Any], Baseline], metric: str = ""
+    ) -> tuple[Any, str]:
+        """Return the model with the best metric on validation, and its setting in words."""
         best, chosen, reached = None, "", -np.inf
         for setting, fit in trials:
             model = fit()
             if model is None:
                 continue
-            value = self._validation(task, system(model))
+            value = self._validation(task, system(model), metric or task.headline)
             if best is None or value > reached:
                 best, chosen, reached = model, setting, value
         return best, chosen
 
-    def _validation(self, task: TaskSpec, system: Baseline) -> float:
-        """Return the headline metric on validation, larger being better; -inf when it cannot be measured."""
+    def _validation(self, task: TaskSpec, system: Baseline, metric: str) -> float:
+        """Return the metric on validation, larger being better; -inf when it cannot be measured."""
         found = on_validation(system, self.arrays, task.name, users=TUNING_USERS, seed=self.seed)
-        value = found.get(task.headline, np.nan)
+        value = found.get(metric, np.nan)
         if np.isnan(value):
             return -np.inf
         return -value if task.kind is Kind.REGRESSION else value

@@ -1,0 +1,62 @@
+"""A student in training: what its phases share. Each phase brings its settings and its folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtrec_edge_compress.batches import BatchSource
+from mtrec_edge_compress.collaboration import Collaboration
+from mtrec_edge_compress.cross_pairs import CrossTaught
+from mtrec_edge_compress.data.arrays import Arrays
+from mtrec_edge_compress.device import Device
+from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.student_learner import StudentLearner
+from mtrec_edge_compress.training import Validate, fit
+from mtrec_edge_compress.training_settings import Training
+
+
+@dataclass(frozen=True)
+class StudentTraining:
+    """A student, what it learns from, and where it is trained."""
+
+    recipe: Recipe
+    learner: StudentLearner
+    arrays: Arrays
+    collaboration: Collaboration
+    device: Device
+    progress: bool
+
+    def batches(self, settings: Training, *, with_pairs: bool, number: int = 0) -> BatchSource:
+        """Return what phase `number` learns from: every readable text, and pairs too where asked for."""
+        return CrossTaught(
+            self.arrays,
+            self.learner.tokens,
+            self.collaboration,
+            settings,
+            self.recipe.model.max_history,
+            self.recipe.seed + number,
+            with_pairs,
+            every_text=True,
+            scored=self.learner.soft.cross,
+        )
+
+    def fit(
+        self,
+        settings: Training,
+        *,
+        with_pairs: bool,
+        folder: Path,
+        label: str,
+        number: int = 0,
+        validate: Validate | None = None,
+    ) -> dict[str, float]:
+        """Train in place; return the best epoch's validation metrics. The rest is as in `training.fit`."""
+        return fit(
+            self.learner,
+            self.batches(settings, with_pairs=with_pairs, number=number),
+            settings,
+            folder=folder,
+            validate=validate,
+            device=self.device,
+            label=label,
+            progress=self.progress,
+        )
