@@ -1,21 +1,45 @@
-"""The cores of a machine whose processes share them: while one works and the others wait, it takes them all."""
+"""The cores of a machine: small works side by side, and all of them for whoever works while other processes wait."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from accelerate import PartialState
+from threadpoolctl import threadpool_limits
 
 from mtrec_edge_runtime.machine import usable_cores
+
+Work = TypeVar("Work")
+Found = TypeVar("Found")
+AHEAD = 64  # works that may be done before their outcome is asked for: outcomes can be large
+
+
+def on_every_core(do: Callable[[Work], Found], works: Sequence[Work]) -> Iterator[Found]:
+    """Yield `do(work)` in order, done side by side on every core, each on one thread.
+
+    It pays where `do` spends its time in torch, ONNX Runtime or numpy, and is too small to be shared among threads.
+    """
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(usable_cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for start in range(0, len(works), AHEAD):
+                yield from pool.map(do, works[start : start + AHEAD])
+    finally:
+        torch.set_num_threads(threads)  # what a thread sets holds for those that are made later, too
 
 
 @contextmanager
 def every_core() -> Iterator[None]:
-    """Give torch, and graphs that ask it how many threads to take, every core; a process alone keeps what it has."""
-    before = torch.get_num_threads()
-    if PartialState().num_processes > 1:
-        torch.set_num_threads(usable_cores())
-    try:
+    """Give torch and BLAS every core while the other processes, which share them, wait; one alone keeps what it has."""
+    if PartialState().num_processes == 1:
         yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(usable_cores())
+    try:
+        with threadpool_limits(usable_cores(), "blas"):
+            yield
     finally:
         torch.set_num_threads(before)

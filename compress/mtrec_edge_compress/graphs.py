@@ -5,11 +5,13 @@ Reads a folder of graphs; knows nothing of bundles, users or metrics.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from mtrec_edge_compress.cores import on_every_core
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
 from mtrec_edge_compress.export import ENCODER_FP32, RANKER
 from mtrec_edge_compress.quantize import ENCODER_EXACT, ENCODER_FAST
@@ -32,23 +34,27 @@ class TextOutputs:
 class Graphs:
     """The encoder of one variant and the ranker of a folder, opened."""
 
-    def __init__(self, folder: Path, variant: Variant, *, threads: int = 1) -> None:
-        """Open `folder`'s graphs; BundleError when one is missing."""
-        self._encoder = Graph(folder / ENCODERS[variant], threads=threads, weight_only=variant == "exact")
-        self._ranker = Graph(folder / RANKER, threads=threads)
+    def __init__(self, folder: Path, variant: Variant) -> None:
+        """Open `folder`'s graphs, one thread a run; BundleError when one is missing."""
+        self._encoder = Graph(folder / ENCODERS[variant], weight_only=variant == "exact")
+        self._ranker = Graph(folder / RANKER)
         self.pair_tasks = self._ranker.outputs
 
     def encode(self, ids: Sequence[IntArray]) -> TextOutputs:
         """Return every output for texts given as token ids, at least one; equal lengths share a run."""
         rows: dict[str, list[Any]] = {name: [None] * len(ids) for name in self._encoder.outputs}
-        for batch in run_batches([len(text) for text in ids], padded=False):
-            block = np.stack([ids[row] for row in batch])
-            for name, values in self.run_encoder(block, np.ones_like(block)).items():
+        batches = list(run_batches([len(text) for text in ids], padded=False))
+        for batch, found in zip(batches, on_every_core(partial(self._encode, ids), batches), strict=True):
+            for name, values in found.items():
                 for row, value in zip(batch, values, strict=True):
                     rows[name][row] = value
         tags = {name: values for name, values in rows.items() if values[0].ndim == 2}
         logits = {name: np.stack(values) for name, values in rows.items() if name not in tags}
         return TextOutputs(logits.pop("vector"), logits, tags)
+
+    def _encode(self, ids: Sequence[IntArray], rows: Sequence[int]) -> dict[str, FloatArray]:
+        block = np.stack([ids[row] for row in rows])
+        return self.run_encoder(block, np.ones_like(block))
 
     def run_encoder(self, input_ids: IntArray, attention_mask: IntArray) -> dict[str, FloatArray]:
         """Return the encoder's outputs for one batch, (batch, tokens) each."""

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 
 from mtrec_edge_compress.checkpoint import load_model
@@ -145,7 +144,7 @@ def _measure(job: Job, model: MultiTaskModel, folder: Path) -> Figures:
     encoded: dict[Stage, Encoded] = {}
     judged: dict[Stage, Evaluation] = {}
     for stage, (place, variant) in places.items():
-        graphs = Graphs(place, variant, threads=torch.get_num_threads())
+        graphs = Graphs(place, variant)
         encoded[stage] = found = encode_by(graphs, job)
         catalogue = teachers_catalogue(job, found) if job.recipe.bundle.catalogue == "teacher" else None
         judged[stage] = job.judge(found, graphs.rank, catalogue=catalogue, fold=Fold.VALIDATION)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from mtrec_edge_compress.checkpoint import count_parameters, load_model
 from mtrec_edge_compress.data.arrays import FloatArray
@@ -32,7 +31,7 @@ def torch_row(job: Job, stage: Stage, model: MultiTaskModel, encoded: Encoded, f
 
 def graph_row(job: Job, stage: Stage, folder: Path, variant: Variant) -> Row:
     """Measure exported graphs through ONNX Runtime; what they encode is kept as `folder/encoded-VARIANT`."""
-    graphs = Graphs(folder, variant, threads=torch.get_num_threads())
+    graphs = Graphs(folder, variant)
     encoded = encode_by(graphs, job)
     save_encoded(encoded, folder / f"encoded-{variant}")
     parameters = count_parameters(load_model(job.student))

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtrec_edge_compress.bootstrap import mean_interval
+from mtrec_edge_compress.cores import on_every_core
 from mtrec_edge_compress.data.arrays import Arrays, History, IntArray
 from mtrec_edge_compress.data.schema import Fold, TaskSpec
 from mtrec_edge_compress.judgement import Judgement, Scorer, Scores, measured
@@ -102,13 +103,13 @@ def judge_pairs(
     calibrated: bool,
     intervals: bool,
 ) -> dict[str, Judgement]:
-    """Return task -> judgement over these users of one domain. Call `pair_scores` once a user."""
+    """Return task -> judgement over these users of one domain. Several threads call `pair_scores`, once a user."""
     place = _Domain(arrays, domain, fold)
     labelled = {task.name: _Labelled() for task in tasks}
     ranked = {t.name: _Ranked(len(users), place.popularity(), place.cold) for t in tasks if t.negatives}
-    for number, user in enumerate(users.tolist()):
-        history = arrays.history(user, fold)
-        scores = scorer.pair_scores(history, domain)
+    histories = [arrays.history(user, fold) for user in users.tolist()]
+    scored = on_every_core(lambda history: scorer.pair_scores(history, domain), histories)
+    for number, (user, history, scores) in enumerate(zip(users.tolist(), histories, scored, strict=True)):
         pool = place.pool(history)
         events = place.fold_events(user)
         for task in tasks:

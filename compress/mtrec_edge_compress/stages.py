@@ -264,7 +264,7 @@ def verify_graphs(job: Job, folder: Path) -> Made:
 
 def calibrate(job: Job, folder: Path) -> Made:
     """Fit the temperatures of the probabilities that ship: profile `fast`, the bundle's item vectors."""
-    graphs = Graphs(job.folder("quantize"), "fast", threads=torch.get_num_threads())
+    graphs = Graphs(job.folder("quantize"), "fast")
     scorer = job.scorer(load_encoded(job.folder("quantize") / "encoded-fast"), graphs.rank, catalogue=_catalogue(job))
     users = job.recipe.evaluation.users_per_domain or None
     found = fit_temperatures(scorer, job.arrays, users_per_domain=users, seed=job.recipe.seed)
