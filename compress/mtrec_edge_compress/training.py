@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mtrec_edge_compress.batches import Batch, BatchSource
+from mtrec_edge_compress.cores import every_core
 from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.encoding import model_dtype
 from mtrec_edge_compress.memory import keep_freed_memory
@@ -238,7 +239,8 @@ class _Run:
         score = torch.zeros(1, device=self.accelerator.device)
         metrics: dict[str, float] = {}
         if self.accelerator.is_main_process:
-            metrics = validate(self.learner.model, self.learner.cache)
+            with every_core():
+                metrics = validate(self.learner.model, self.learner.cache)
             score[0] = metrics["score"]
         if self.accelerator.num_processes > 1:
             torch.distributed.broadcast(score, 0)
