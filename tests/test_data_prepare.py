@@ -1,11 +1,13 @@
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 import source_folders
 
+from mtrec_edge_compress.data.arrays import build_arrays
 from mtrec_edge_compress.data.prepare import prepare
 from mtrec_edge_compress.data.schema import Dataset
 from mtrec_edge_runtime.errors import DataError
@@ -63,6 +65,18 @@ def test_the_key_lies_outside_and_a_second_run_gives_the_same_pseudonyms(tmp_pat
     other = Dataset.read(tmp_path / "other")
     assert not set(other.events["user_id"]) & set(first["user_id"])
     assert other.split_hash == Dataset.read(tmp_path / "all").split_hash
+
+
+def test_users_are_counted_by_appearance_not_by_their_pseudonyms(tmp_path: Path) -> None:
+    prepare(sources(tmp_path), tmp_path / "all")
+    dataset = Dataset.read(tmp_path / "all")
+    users = dataset.events["user_id"].unique(maintain_order=True).to_list()
+    backwards = {user: f"u{len(users) - number:04}" for number, user in enumerate(users)}
+    events = dataset.events.with_columns(pl.col("user_id").replace_strict(backwards))
+    arrays, renamed = build_arrays(dataset), build_arrays(replace(dataset, events=events))
+    assert arrays.user_ids == tuple(users) and renamed.user_ids == tuple(backwards.values())
+    assert arrays.event_item.tolist() == renamed.event_item.tolist()
+    assert arrays.user_start.tolist() == renamed.user_start.tolist()
 
 
 def test_a_key_inside_the_dataset_is_refused(tmp_path: Path) -> None:

@@ -227,7 +227,11 @@ def _behaviours(events: pl.DataFrame) -> tuple[Behaviour, ...]:
 
 
 def _indexed_events(events: pl.DataFrame, items: pl.DataFrame, behaviours: tuple[Behaviour, ...]) -> pl.DataFrame:
-    """Return the events grouped by user, oldest first, with `item_row` and `behaviour_row`."""
+    """Return the events grouped by user, oldest first, with `item_row` and `behaviour_row`.
+
+    Users stand in order of appearance, not of their pseudonyms: these follow from a key, and what is drawn by a seed
+    should be the same whoever prepared the dataset.
+    """
     item_row = items.select("domain", "item_id").with_row_index("item_row")
     behaviour_row = pl.DataFrame(
         {"domain": [b.domain for b in behaviours], "behaviour": [b.name for b in behaviours]},
@@ -236,5 +240,7 @@ def _indexed_events(events: pl.DataFrame, items: pl.DataFrame, behaviours: tuple
     return (
         events.join(item_row, on=["domain", "item_id"], how="inner", maintain_order="left")
         .join(behaviour_row, on=["domain", "behaviour"], how="inner", maintain_order="left")
-        .sort("user_id", "timestamp", maintain_order=True)
+        .with_row_index("row")
+        .sort(pl.col("row").min().over("user_id"), "timestamp", maintain_order=True)
+        .drop("row")
     )
