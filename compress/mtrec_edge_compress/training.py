@@ -193,9 +193,17 @@ class _Run:
                 self.progress.step += 1
                 bar.update()
                 bar.set_postfix({name: f"{mean:.3f}" for name, mean in means.items()}, refresh=False)
-                if update and time.monotonic() - saved > 60 * self.settings.save_minutes:
+                if update and self._agreed(time.monotonic() - saved > 60 * self.settings.save_minutes):
                     self._save(time.monotonic() - began)
                     saved = time.monotonic()
+
+    def _agreed(self, mine: bool) -> bool:
+        """Return what the main process found: clocks differ, and who waits for the others to save waits in vain."""
+        if self.accelerator.num_processes == 1:
+            return mine
+        found = torch.tensor([float(mine)], device=self.accelerator.device)
+        torch.distributed.broadcast(found, 0)
+        return bool(found)
 
     def _step(self, batch: Batch, *, update: bool) -> dict[str, float]:
         """Add the batch's gradients, and update the weights with all that were added; return the losses by task."""
