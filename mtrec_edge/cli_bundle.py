@@ -45,8 +45,12 @@ def inspect(bundle: Path, as_json: bool) -> None:
     for reason in manifest.reasons:
         click.echo(f"  {reason}")
     click.echo()
-    domains = [(name, end - start) for name, (start, end) in manifest.domains.items()]
-    print_table(["domain", "items"], domains)
+    known = about["input"]["behaviours"]
+    domains = [
+        (name, size, ", ".join(b.removeprefix(f"{name}.") for b in known if b.startswith(f"{name}.")))
+        for name, size in about["domains"].items()
+    ]
+    print_table(["domain", "items", "behaviours"], domains)
     click.echo()
     tasks = [
         (t.name, str(t.kind), len(t.labels) or "", _numbers(manifest.quality.get(t.name, {}))) for t in manifest.tasks
@@ -166,6 +170,11 @@ def _about(manifest: "Manifest") -> dict[str, Any]:
         "safe_without_vnni": manifest.onnx.safe_without_vnni,
         "data": dict(manifest.data),
         "domains": {name: end - start for name, (start, end) in manifest.domains.items()},
+        "input": {
+            "max_tokens": manifest.input.max_tokens,
+            "max_history": manifest.input.max_history,
+            "behaviours": [f"{b.domain}.{b.name}{' (with values)' * b.valued}" for b in manifest.input.behaviours],
+        },
         "tasks": [{"name": t.name, "kind": str(t.kind), "labels": list(t.labels)} for t in manifest.tasks],
         "quality": {task: dict(metrics) for task, metrics in manifest.quality.items()},
         "stages": [dict(stage) for stage in manifest.stages],

@@ -113,7 +113,7 @@ def compress(
     """Train a teacher on DATA, distill, prune, quantize and bundle it.
 
     RECIPE is a TOML file, see recipes/. Run again after a kill, it goes on at the last finished stage. Prints the
-    ledger of the stages, or a line a tier, and writes report.html and report.md into the work folder; exits with 1 when
+    ledger of the stages, or a line a tier, and writes a report (.html, .md) into the work folder; exits with 1 when
     a bundle does not keep the recipe's limits.
 
     \b

@@ -38,7 +38,8 @@ history_text_option = click.option(
     help="An item the catalogue does not hold, as text; counts as later than every --history; may repeat.",
 )
 behaviour_option = click.option(
-    "--behaviour", help="What the user did with the items, e.g. rate; default: the first one of the domain."
+    "--behaviour",
+    help="What the user did with the items, e.g. rate; default: the domain's first, for a value its first with values.",
 )
 candidates_option = click.option(
     "--candidates",

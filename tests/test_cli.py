@@ -190,8 +190,9 @@ def test_inspect_shows_tasks_and_files() -> None:
     about = answer("inspect", BUNDLE)
     assert {task["name"] for task in about["tasks"]} == {task.name for task in read_manifest(BUNDLE).tasks}
     assert about["files"]["encoder.bin"] > 0
+    assert about["input"]["behaviours"][1] == "movies.rate (with values)" and about["input"]["max_history"] == 4
     shown = run("inspect", BUNDLE).stdout
-    assert "encoder.bin" in shown
+    assert "encoder.bin" in shown and "rate (with values)" in shown
     assert about["safe_without_vnni"] is None and "no VNNI:         not known" in shown
 
 

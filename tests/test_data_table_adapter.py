@@ -94,6 +94,9 @@ def test_json_lines_and_parquet_give_what_csv_gives(tmp_path: Path) -> None:
     found = read(folder(tmp_path, mapping))
     assert found.items.equals(expected.items)
     assert found.events.equals(expected.events)
+    log.with_columns(pl.Series("when", [moment.date() for moment in moments])).write_parquet(tmp_path / "log.parquet")
+    days = read(folder(tmp_path, mapping)).events["timestamp"]
+    assert (days == expected.events["timestamp"] // 86_400 * 86_400).all()
 
 
 def test_behaviours_may_stand_in_a_column_and_timestamps_in_milliseconds(tmp_path: Path) -> None:

@@ -82,3 +82,11 @@ def test_two_processes_train_the_whole_nearly_as_one_does(tmp_path: Path) -> Non
     one, two = (launch(tmp_path / str(n), n, epochs=1, **settings) for n in (1, 2))
     start = tiny_teacher(world_arrays()).state_dict()
     assert way(one, two) < NEARLY * way(one, start)
+
+
+@pytest.mark.slow
+def test_processes_whose_clocks_differ_save_together(tmp_path: Path) -> None:
+    settings = {"optimizer": "sgd", "learning_rate": 1e-9, "head_learning_rate": 0.01, "clip": 1e3, "epochs": 1}
+    one = launch(tmp_path / "1", 1, **settings)
+    two = launch(tmp_path / "2", 2, save_minutes=0.0, clock_of_rank_1_stands=True, **settings)
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < EXACT

@@ -9,15 +9,15 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from tiny_models import dataset
 from tiny_pipeline import NAMES, RECIPE, Place
 
 from mtrec_edge_compress.bundle import device_bytes
-from mtrec_edge_compress.data.arrays import build_arrays
+from mtrec_edge_compress.data.arrays import LAYOUT, build_arrays
 from mtrec_edge_compress.encoding import load_encoded
 from mtrec_edge_compress.pipeline import CROSS_ENCODER, Result, open_job
 from mtrec_edge_compress.recipe import Recipe
@@ -207,6 +207,24 @@ def test_a_bundle_that_was_removed_is_written_again(place: Place) -> None:
     assert remade(place, before) == ["bundle"] and Recommender(place.folder / "bundle")
 
 
+def test_a_bundle_that_another_run_wrote_is_written_again(place: Place) -> None:
+    before, manifest = place.made(), place.folder / "bundle/manifest.json"
+    manifest.write_text(manifest.read_text(encoding="utf-8").replace('"name": "', '"name": "another ', 1), "utf-8")
+    place.run()
+    assert remade(place, before) == ["bundle"]
+    assert not read_manifest(place.folder / "bundle").name.startswith("another")
+
+
+def test_a_teacher_that_was_trained_again_where_it_was_teaches_again(place: Place) -> None:
+    given = Path(shutil.copytree(place.work / "teacher/model", place.folder / "given"))
+    arrays, options = build_arrays(dataset()), RunOptions("hub/bert", (given,), "cpu")
+    _, before = open_job(Recipe("tiny"), arrays, out=place.folder / "bundle", options=options)
+    weights = load_file(given / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, given / "model.safetensors")
+    _, after = open_job(Recipe("tiny"), arrays, out=place.folder / "bundle", options=options)
+    assert before.pop("teachers") != after.pop("teachers") and before == after
+
+
 def test_a_trained_teacher_can_be_given(place: Place) -> None:
     other = Place(place.folder / "other")
     other.folder.mkdir()
@@ -238,17 +256,21 @@ def test_several_teachers_are_fused_and_the_first_gives_the_vectors(place: Place
 @pytest.mark.parametrize(
     ("teachers", "expected"),
     [
-        ((), {"teacher": "None"}),
-        (("/a",), {"teacher": "/a"}),
-        (("/a", "/b", "/c"), {"teacher": "/a", "more_teachers": ["/b", "/c"]}),
+        ((), []),
+        (("/a", "/b"), ["/a", "/b"]),
     ],
 )
 def test_what_fingerprints_begin_with_does_not_change_between_versions(
-    tmp_path: Path, teachers: tuple[str, ...], expected: dict[str, Any]
+    tmp_path: Path, teachers: tuple[str, ...], expected: list[str]
 ) -> None:
     options = RunOptions("hub/bert", tuple(map(Path, teachers)), "cpu")
     job, settings = open_job(Recipe("tiny"), build_arrays(dataset()), out=tmp_path / "bundle", options=options)
-    assert settings == {"data": dataset().content_hash(), "encoder": "hub/bert", **expected}
+    assert settings == {
+        "data": dataset().content_hash(),
+        "layout": LAYOUT,
+        "encoder": "hub/bert",
+        "teachers": expected,
+    }
     assert job.work == tmp_path / "bundle.work"
 
 

@@ -3,6 +3,7 @@
 Writes are atomic, so a killed run never leaves half a checkpoint.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from mtrec_edge_compress.compact import CompactBert, CompactShape
 from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.model import ModelShape, MultiTaskModel
 from mtrec_edge_runtime.errors import StageError
+from mtrec_edge_runtime.integrity import hash_file
 from mtrec_edge_runtime.tasks import Kind
 
 
@@ -87,3 +89,12 @@ def _task(stored: dict[str, Any]) -> TaskSpec:
 def count_parameters(module: nn.Module) -> int:
     """Return how many numbers the module holds."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def model_hash(name: str) -> str:
+    """Return the SHA-256 of a model folder's files, so that one that is trained again is another; a hub id as it is."""
+    if not Path(name).is_dir() or not name:
+        return name
+    files = sorted(path for path in Path(name).iterdir() if path.is_file())
+    listed = "".join(f"{path.name} {hash_file(path).sha256}\n" for path in files)
+    return hashlib.sha256(listed.encode()).hexdigest()

@@ -17,7 +17,8 @@ from accelerate import PartialState
 from torch import Tensor
 
 from mtrec_edge_compress.bootstrap import Difference, holm
-from mtrec_edge_compress.checkpoint import load_model
+from mtrec_edge_compress.checkpoint import load_model, model_hash
+from mtrec_edge_compress.cores import every_core
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.device import Device
@@ -106,13 +107,13 @@ def run_control(
     chosen = _chosen(recipe, arrays, tasks)
     options = RunOptions(encoder, (teacher,) if teacher else (), device, out / "work", progress)
     job, settings = open_job(recipe, arrays, out=out, options=options)
-    del settings["teacher"]  # what is trained alone does not depend on the one that is given
+    del settings["teachers"]  # what is trained alone does not depend on the one that is given
     settings |= _settings(recipe, "seed", "collaborate")
     run_stage(job, "collaborate", collaborate, settings, everywhere=False)
     if teacher is None:
         own = _settings(recipe, "model", "weights", "teacher", "evaluation")
     else:  # in another folder: the teacher may be what lies in `multi`
-        own = {"checkpoint": str(teacher.resolve()), **_settings(recipe, "model", "evaluation")}
+        own = {"checkpoint": model_hash(str(teacher)), **_settings(recipe, "model", "evaluation")}
     name = "multi" if teacher is None else "given"
     multi = run_stage(job, name, learn_together, {**settings, **own}, everywhere=True).facts
     found = {task.name: _alone(job, task, settings) for task in chosen}
@@ -184,6 +185,7 @@ def _learn(own: Job, job: Job, folder: Path, *, label: str, passes: float = 1.0)
     return _judge(own, job, trained.model, label, trained.pooled)
 
 
+@every_core()
 def _judge(own: Job, job: Job, model: MultiTaskModel, label: str, pooled: Tensor | None = None) -> Made:
     """Judge a model on the TEST fold; only what the comparison reads is kept."""
     if not PartialState().is_main_process:

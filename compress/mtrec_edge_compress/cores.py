@@ -14,17 +14,18 @@ from mtrec_edge_runtime.machine import usable_cores
 Work = TypeVar("Work")
 Found = TypeVar("Found")
 AHEAD = 64  # works that may be done before their outcome is asked for: outcomes can be large
-MOST = 8  # works at once: each holds what it computes with, and they share the interpreter
+MOST = 4  # works at once: each holds what it computes with, and they share the interpreter
 
 
 def on_every_core(do: Callable[[Work], Found], works: Sequence[Work]) -> Iterator[Found]:
-    """Yield `do(work)` in order, done side by side on every core (at most 8), each on one thread.
+    """Yield `do(work)` in order, done side by side on every core (at most 4), each on one thread.
 
     It pays where `do` spends its time in torch, ONNX Runtime or numpy, and is too small to be shared among threads.
     """
     threads = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(min(usable_cores(), MOST), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        pool = ThreadPoolExecutor(min(usable_cores(), MOST), initializer=torch.set_num_threads, initargs=(1,))
+        with threadpool_limits(1, "blas"), pool:
             for start in range(0, len(works), AHEAD):
                 yield from pool.map(do, works[start : start + AHEAD])
     finally:

@@ -12,8 +12,9 @@ from typing import Any
 from accelerate import PartialState
 
 from mtrec_edge_compress.checkpoint import load_model
+from mtrec_edge_compress.cores import every_core
 from mtrec_edge_compress.cross_comparison import as_facts, compare
-from mtrec_edge_compress.cross_encoder import cross_batches, train_cross_encoder
+from mtrec_edge_compress.cross_encoder import CrossBatches, CrossModel, Reader, cross_batches, train_cross_encoder
 from mtrec_edge_compress.cross_pairs import CrossPairs, load_cross_pairs, save_cross_pairs, score_windows
 from mtrec_edge_compress.encoding import load_encoded
 from mtrec_edge_compress.job import Job
@@ -25,13 +26,18 @@ PAIRS, COMPARISON = "pairs", "comparison.json"
 
 def teach_cross_encoder(job: Job, folder: Path) -> tuple[list[Row], dict[str, Any]]:
     """Run the stage; it adds no row to the ledger, for a cross-encoder never ships."""
-    recipe, settings = job.recipe, job.recipe.cross_encoder
+    recipe = job.recipe
     source = cross_batches(recipe, job.arrays, job.teacher_tokens, job.collaboration)
     model, reader = train_cross_encoder(
         recipe, source, job.encoder, folder=folder / "training", device=job.device, progress=job.progress
     )
-    if not PartialState().is_main_process:
-        return [], {}
+    return [], _asked(job, folder, model, reader, source) if PartialState().is_main_process else {}
+
+
+@every_core()
+def _asked(job: Job, folder: Path, model: CrossModel, reader: Reader, source: CrossBatches) -> dict[str, Any]:
+    """Compare it with the tower, ask it about a sample of pairs; return what the comparison says."""
+    recipe, settings = job.recipe, job.recipe.cross_encoder
     model.to(job.place)
     tower = load_model(job.folder("teacher") / "model").to(job.place)
     comparison = compare(
@@ -46,7 +52,7 @@ def teach_cross_encoder(job: Job, folder: Path) -> tuple[list[Row], dict[str, An
     (folder / COMPARISON).write_text(json.dumps(comparison, indent=1))
     pairs = score_windows(model, reader, source, windows=settings.windows, progress=job.progress)
     save_cross_pairs(pairs, folder / PAIRS)
-    return [], as_facts(comparison)
+    return as_facts(comparison)
 
 
 def scored_pairs(job: Job) -> CrossPairs | None:

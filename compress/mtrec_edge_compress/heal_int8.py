@@ -15,6 +15,7 @@ from typing import Any
 from accelerate import PartialState
 
 from mtrec_edge_compress.checkpoint import load_model
+from mtrec_edge_compress.cores import every_core
 from mtrec_edge_compress.data.schema import Fold, TaskSpec
 from mtrec_edge_compress.encoding import Encoded
 from mtrec_edge_compress.evaluate import Evaluation
@@ -127,7 +128,8 @@ def _figures(job: Job, model: Callable[[], MultiTaskModel], folder: Path) -> Fig
     """Return what a student's graphs reach, measured once, on the main process, and remembered in `folder`."""
     path = folder / FIGURES
     if PartialState().is_main_process and not path.is_file():
-        found = _measure(job, model(), folder)
+        with every_core():
+            found = _measure(job, model(), folder)
         part = path.with_name(path.name + ".part")
         part.write_text(json.dumps(asdict(found)))
         part.replace(path)

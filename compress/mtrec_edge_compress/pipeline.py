@@ -21,10 +21,11 @@ from tqdm import tqdm
 
 from mtrec_edge_compress.budget import check_budget
 from mtrec_edge_compress.bundle import refuse_foreign
+from mtrec_edge_compress.checkpoint import model_hash
 from mtrec_edge_compress.compress_report import Outcome, write_compress_report
 from mtrec_edge_compress.cores import every_core
 from mtrec_edge_compress.cross_teacher import teach_cross_encoder
-from mtrec_edge_compress.data.arrays import Arrays, read_arrays
+from mtrec_edge_compress.data.arrays import LAYOUT, Arrays, read_arrays
 from mtrec_edge_compress.device import open_device
 from mtrec_edge_compress.job import Job
 from mtrec_edge_compress.ledger import StageRecord, read_record
@@ -52,6 +53,7 @@ from mtrec_edge_compress.stages import (
 from mtrec_edge_compress.teacher import small_random_bert
 from mtrec_edge_compress.unlabelled import file_hash
 from mtrec_edge_runtime.errors import StageError
+from mtrec_edge_runtime.integrity import hash_file
 from mtrec_edge_runtime.manifest import Manifest, read_manifest
 from mtrec_edge_runtime.results import write_result
 
@@ -145,6 +147,8 @@ def run_through(job: Job, settings: Settings, stages: Sequence[StageOf]) -> None
             settings["shipped"] = job.shipped
         if name == "augment" and job.recipe.augment.unlabelled:
             settings["unlabelled"] = [file_hash(path) for path in job.recipe.augment.unlabelled]
+        if name == "distill" and job.recipe.student.encoder:
+            settings["student_encoder"] = model_hash(job.recipe.student.encoder)
         if name == "bundle":
             settings["compared"] = job.compared
             _forget_a_missing_bundle(job)
@@ -164,9 +168,12 @@ def _of_cross_encoder(recipe: CrossEncoder, stage: str) -> Settings:
 
 
 def _forget_a_missing_bundle(job: Job) -> None:
-    """Have the bundle made again when it was removed, or when `out` is another place than before."""
-    if PartialState().is_main_process and not (job.out / "manifest.json").is_file():
-        (job.folder("bundle") / "stage.json").unlink(missing_ok=True)
+    """Have the bundle made again when what lies in `out` is not the one that was made: removed, or another run's."""
+    if PartialState().is_main_process:
+        path, manifest = job.folder("bundle") / "stage.json", job.out / "manifest.json"
+        record = read_record(path)
+        if record and not (manifest.is_file() and hash_file(manifest).sha256 == record.facts.get("manifest_sha256")):
+            path.unlink()
     PartialState().wait_for_everyone()
 
 
@@ -203,14 +210,12 @@ def open_job(recipe: Recipe, arrays: Arrays, *, out: Path, options: RunOptions) 
     PartialState().wait_for_everyone()
     encoder = named or str(work / "encoder")
     job = Job(recipe, arrays, encoder, teachers, work, out, options.device, options.progress)
-    first, *more = [str(path.resolve()) for path in teachers] or ["None"]  # as the records of older runs have it
     settings: Settings = {
         "data": arrays.dataset.content_hash(),
-        "encoder": str(Path(named).resolve()) if named and Path(named).is_dir() else named,
-        "teacher": first,
+        "layout": LAYOUT,
+        "encoder": model_hash(named),
+        "teachers": [model_hash(str(path)) for path in teachers],
     }
-    if more:
-        settings["more_teachers"] = more
     return job, settings
 
 
@@ -231,7 +236,7 @@ def run_stage(job: Job, name: str, stage: Run, settings: Mapping[str, Any], *, e
         if job.progress:
             tqdm.write(f"stage {name}", file=sys.stderr)
     PartialState().wait_for_everyone()
-    began = time.monotonic() - _seconds_before_a_kill(folder)
+    began = time.monotonic() - (_seconds_before_a_kill(folder) if alone else 0.0)  # the others never look there
     if everywhere or alone:
         with nullcontext() if everywhere else every_core():
             rows, facts = stage(job, folder)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.compact import CompactBert, Layer
+from mtrec_edge_compress.cores import every_core
 from mtrec_edge_compress.device import open_device
 from mtrec_edge_compress.latency_table import LatencyTable, measure_table
 from mtrec_edge_compress.recipe import Prune
@@ -185,7 +186,8 @@ def cut_to_start(training: StudentTraining, folder: Path) -> None:
 def _importance(training: StudentTraining, settings: Training, number: int) -> tuple[list[Tensor], list[Tensor]]:
     """Return the importances over the texts and pairs of phase `number`."""
     both = training.batches(settings, with_pairs=True, number=number)
-    return importance(training.learner, both, training.recipe.prune.importance_steps, open_device(training.device))
+    with every_core():
+        return importance(training.learner, both, training.recipe.prune.importance_steps, open_device(training.device))
 
 
 def remove_again(backbone: CompactBert, *kept: Path) -> None:

@@ -204,7 +204,7 @@ def _value(hint: Any, value: object, where: str) -> object:
     if is_dataclass(hint):
         assert isinstance(hint, type)
         return _read(hint, value, where + ".")
-    if hint is Any:  # of a tier: read as the setting it stands for
+    if hint is Any or isinstance(hint, UnionType):  # of a tier, of a search: read as the setting it stands for
         return value
     origin, choices = get_origin(hint), get_args(hint)
     if origin is Literal:
@@ -212,13 +212,13 @@ def _value(hint: Any, value: object, where: str) -> object:
             raise RecipeError(f"{where} = {value!r}: choose one of {', '.join(map(repr, choices))}")
         return value
     if origin is tuple and isinstance(value, list):
-        return tuple(value)
+        return tuple(_value(choices[0], inner, f"{where}[{number}]") for number, inner in enumerate(value))
     if origin is dict and isinstance(value, dict):
         return {key: _value(choices[1], inner, f"{where}.{key}") for key, inner in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     plain = origin or hint
-    if isinstance(plain, UnionType) or not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
+    if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
         raise RecipeError(
             f"{where} = {value!r}: expected {getattr(hint, '__name__', hint)}, got {type(value).__name__}"
         )

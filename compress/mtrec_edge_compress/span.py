@@ -2,8 +2,13 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated, ClassVar, get_origin, get_type_hints
 
 from mtrec_edge_runtime.errors import RecipeError
+
+Count = Annotated[int, 1, 1_000_000]
+Share = Annotated[float, 0.0, 1.0]
+Positive = Annotated[float, 0.0, 1e6]  # or 0
 
 
 @dataclass(frozen=True)
@@ -47,3 +52,15 @@ def within(name: str, value: float, low: float, high: float) -> None:
     """Refuse a setting that is not from low to high."""
     if not low <= value <= high:
         raise RecipeError(f"{name} = {value}: write a number from {low} to {high}")
+
+
+class Ranged:
+    """Settings whose types say where a number may lie: `Annotated[int, low, high]`, or a name for one, as `Share`."""
+
+    table: ClassVar[str] = ""  # of the recipe, with its dot; said in errors
+
+    def __post_init__(self) -> None:
+        """Refuse a number that is not within its range."""
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            if get_origin(hint) is Annotated:
+                within(self.table + name, getattr(self, name), *hint.__metadata__)

@@ -48,6 +48,7 @@ from mtrec_edge_compress.unlabelled import read_unlabelled
 from mtrec_edge_compress.untaught import train_untaught
 from mtrec_edge_compress.verify import INT8_STAGES, Verdict, verify
 from mtrec_edge_compress.vocabulary import trim_vocabulary
+from mtrec_edge_runtime.integrity import hash_file
 from mtrec_edge_runtime.whole_file import write_whole
 
 Made = tuple[list[Row], dict[str, Any]]  # rows of the ledger, facts
@@ -323,4 +324,9 @@ def bundle_up(job: Job, folder: Path) -> Made:
         max_mb=recipe.budget.max_mb,
     )
     whole = sum(path.stat().st_size for path in job.out.rglob("*") if path.is_file())
-    return [], {"bundle_bytes": whole, "device_bytes": device_bytes(job.out), **standing.facts()}
+    facts = {
+        "bundle_bytes": whole,
+        "device_bytes": device_bytes(job.out),
+        "manifest_sha256": hash_file(job.out / "manifest.json").sha256,
+    }
+    return [], facts | standing.facts()

@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from torch import Tensor
 from tqdm import tqdm
 
-from mtrec_edge_compress.data.arrays import Arrays, read_arrays
+from mtrec_edge_compress.data.arrays import LAYOUT, Arrays, read_arrays
 from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.job import COLLABORATION, Job
 from mtrec_edge_compress.model import MultiTaskModel
@@ -142,6 +142,7 @@ def _identity(search: _Search) -> dict[str, Any]:
     settings = asdict(search.recipe)
     return {
         "data": search.arrays.dataset.content_hash(),
+        "layout": LAYOUT,
         **{name: settings[name] for name in JUDGED_BY},
         "search": settings["tune"]["search"],
     }

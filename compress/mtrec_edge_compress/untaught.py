@@ -12,6 +12,7 @@ import torch
 from accelerate import PartialState
 
 from mtrec_edge_compress.compact import CompactBert
+from mtrec_edge_compress.cores import every_core
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.job import Job
 from mtrec_edge_compress.ledger import Row
@@ -39,8 +40,9 @@ def train_untaught(job: Job, folder: Path) -> list[Row]:
     )
     if not PartialState().is_main_process:
         return []
-    encoded = encode_all(model.cpu(), job.student_tokens, device=torch.device("cpu"), progress=job.progress)
-    return [torch_row(job, "untaught", model, encoded, folder)]
+    with every_core():
+        encoded = encode_all(model.cpu(), job.student_tokens, device=torch.device("cpu"), progress=job.progress)
+        return [torch_row(job, "untaught", model, encoded, folder)]
 
 
 def untrained(job: Job) -> MultiTaskModel:

@@ -47,7 +47,7 @@ class Event:
     item: str | None = None
     text: str | NewItem | None = None
     domain: str | None = None  # None: the domain that is scored
-    behaviour: str | None = None  # None: the first behaviour the bundle lists for the domain
+    behaviour: str | None = None  # None: the domain's first in the bundle; for a value, its first with values
     value: float | None = None  # rating or amount, in the units of the training data
 
     def __post_init__(self) -> None:
@@ -91,9 +91,12 @@ class HistoryReader:
         self._catalogue = catalogue
         self._encode = encode
         self._behaviours: dict[tuple[str, str | None], int] = {}
+        self._valued: dict[str, int] = {}  # domain -> its first behaviour that has values
         for index, behaviour in enumerate(contract.behaviours):
             self._behaviours[behaviour.domain, behaviour.name] = index
             self._behaviours.setdefault((behaviour.domain, None), index)
+            if behaviour.valued:
+                self._valued.setdefault(behaviour.domain, index)
 
     def read(self, events: Sequence[Event]) -> tuple[dict[str, NDArray[Any]], NDArray[np.intp]]:
         """Return history, behaviour, value, age and history_mask for one user, and each event's catalogue row.
@@ -121,6 +124,8 @@ class HistoryReader:
 
     def _behaviour(self, event: Event) -> int:
         index = self._behaviours.get((event.domain or "", event.behaviour))
+        if event.behaviour is None and event.value is not None:
+            index = self._valued.get(event.domain or "", index)
         if index is None:
             known = [f"{b.domain}.{b.name}" for b in self._contract.behaviours]
             raise InputError(
@@ -143,4 +148,11 @@ def _text(event: Event) -> str:
 
 
 def _normalised(event: Event, behaviour: Behaviour) -> float:
-    return 0.0 if event.value is None else (event.value - behaviour.mean) / behaviour.scale
+    if event.value is None:
+        return 0.0
+    if not behaviour.valued:
+        raise InputError(
+            f"event value {event.value!r:.60}: {behaviour.domain}.{behaviour.name} has no values; leave it out, or "
+            "name another behaviour"
+        )
+    return (event.value - behaviour.mean) / behaviour.scale

@@ -38,6 +38,7 @@ class Behaviour:
     name: str  # view, rate, listen ...
     mean: float = 0.0
     scale: float = 1.0
+    valued: bool = True  # whether its events may carry a value; the ranker never met one where not
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot normalise a value."""
@@ -166,9 +167,13 @@ def _to_json(manifest: Manifest) -> dict[str, Any]:
     table = {key: getattr(manifest, key) for key in manifest.__dataclass_fields__}
     table["tasks"] = [dict(vars(task)) for task in manifest.tasks]
     table["onnx"] = {key: value for key, value in vars(manifest.onnx).items() if value is not None}
-    table["input"] = vars(manifest.input) | {"behaviours": [vars(b) for b in manifest.input.behaviours]}
+    table["input"] = vars(manifest.input) | {"behaviours": [_behaviour(b) for b in manifest.input.behaviours]}
     table["files"] = {name: vars(entry) for name, entry in manifest.files.items()}
     return {"format": FORMAT} | table
+
+
+def _behaviour(behaviour: Behaviour) -> dict[str, Any]:
+    return {key: value for key, value in vars(behaviour).items() if key != "valued" or not value}
 
 
 def _from_json(table: dict[str, Any]) -> Manifest:
@@ -210,7 +215,10 @@ def _task(row: dict[str, Any]) -> Task:
 
 def _input(row: dict[str, Any]) -> InputContract:
     behaviours = tuple(
-        Behaviour(_text(b["domain"]), _text(b["name"]), _real(b["mean"]), _real(b["scale"])) for b in row["behaviours"]
+        Behaviour(
+            _text(b["domain"]), _text(b["name"]), _real(b["mean"]), _real(b["scale"]), b.get("valued", True) is True
+        )
+        for b in row["behaviours"]
     )
     return InputContract(_whole(row["max_tokens"]), _whole(row["max_history"]), _whole(row["vector_size"]), behaviours)
 

@@ -1,6 +1,8 @@
 """Right answers on the tiny bundle; make_tiny_bundle.py states the arithmetic."""
 
+import json
 import math
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import pytest
 
 from mtrec_edge_runtime import Event, NewItem, Ranked, Recommender, Tagged
 from mtrec_edge_runtime.encoder import BATCH_TEXTS, BATCH_TOKENS, run_batches
+from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.neighbours import make_neighbours, no_neighbours
 
 pytestmark = pytest.mark.device
 
+TINY = Path(__file__).parent / "tiny_bundle"
 TEXTS = [
     "space",
     "love heart space",
@@ -87,6 +91,22 @@ def test_behaviour_and_value_reach_the_ranker_normalised(rec: Recommender) -> No
     history = [Event("титаник", behaviour="view"), Event("alien", behaviour="rate", value=5.0)]
     scores = rec.score(history, ["alien"], domain="movies", tasks=["movies.rating"])
     assert scores["movies.rating"][0] == pytest.approx(3 + 2 * 4 / 4.5, abs=1e-3)
+
+
+def test_a_value_is_of_a_behaviour_that_has_values(tmp_path: Path) -> None:
+    place = Path(shutil.copytree(TINY, tmp_path / "bundle"))
+    table = json.loads((place / "manifest.json").read_text("utf-8"))
+    table["input"]["behaviours"][0]["valued"] = False  # view
+    (place / "manifest.json").write_text(json.dumps(table), "utf-8")
+    rec = Recommender(place)
+    with pytest.raises(
+        InputError, match=r"event value 5\.0: movies\.view has no values; leave it out, or name another"
+    ):
+        rec.score([Event("alien", behaviour="view", value=5.0)], domain="movies")
+    history = ["титаник", Event("alien", value=5.0)]
+    named = ["титаник", Event("alien", behaviour="rate", value=5.0)]
+    for task, scores in rec.score(history, domain="movies").items():
+        np.testing.assert_array_equal(scores, rec.score(named, domain="movies")[task])
 
 
 def test_only_the_latest_max_history_events_count(rec: Recommender) -> None:

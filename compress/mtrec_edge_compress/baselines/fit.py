@@ -1,7 +1,7 @@
 """Fit every baseline of one domain, each with the same number of trials on the validation fold.
 
 Reads Arrays, returns name -> Baseline. Training reads TRAIN rows alone; a choice is made by the task's headline metric
-on VALIDATION, over at most `TUNING_USERS` users.
+(gauc, where a class is told by an amount) on VALIDATION, over at most `TUNING_USERS` users.
 """
 
 from collections.abc import Callable, Sequence

@@ -21,6 +21,7 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
 PRIOR_SHRINKAGE = 5.0  # pseudo-events at the domain's mean behind an item's mean value
+LAYOUT = 2  # counts up when rows or users are numbered otherwise, so that stages that hold such numbers are made again
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ def _behaviours(events: pl.DataFrame) -> tuple[Behaviour, ...]:
         .sort("domain", "behaviour")
     )
     return tuple(
-        Behaviour(domain, name, mean or 0.0, scale if scale and scale > 1e-6 else 1.0)
+        Behaviour(domain, name, mean or 0.0, scale if scale and scale > 1e-6 else 1.0, valued=mean is not None)
         for domain, name, mean, scale in table.select("domain", "behaviour", "mean", "scale").iter_rows()
     )
 

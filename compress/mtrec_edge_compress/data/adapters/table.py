@@ -176,13 +176,13 @@ def _parsed(path: Path, frame: pl.DataFrame, column: str, parse: Callable[[Any],
 
 
 def _seconds(value: Any, unit: int) -> int:
-    """Return seconds since 1970 of a number, a date-time or an ISO 8601 text; without a zone it is UTC."""
+    """Return seconds since 1970 of a number, a date, a date-time or an ISO 8601 text; without a zone it is UTC."""
     if isinstance(value, datetime):
         moment = value
     else:
         try:
             return math.floor(max(-1.0, min(float(value) / unit, LATEST + 1)))  # cleaning drops what is outside
-        except ValueError:
+        except (ValueError, TypeError):  # a text, or a date of a Parquet file
             moment = datetime.fromisoformat(str(value).strip())
     return math.floor((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
