@@ -50,7 +50,8 @@ def _rankings(arrays: Arrays, domain: str) -> list[Ranking]:
     def event(number: int, text: str | None = None) -> Event:
         behaviour = own[number % len(own)]
         item = items[number % len(items)] if text is None else None
-        return Event(item, text, domain, behaviour.name, behaviour.mean + behaviour.scale / (1 + number))
+        value = behaviour.mean + behaviour.scale / (1 + number) if behaviour.valued else None
+        return Event(item, text, domain, behaviour.name, value)
 
     histories = ([event(0)], [event(number) for number in range(2 * len(own))], [event(0), event(1, STORY)])
     return [(domain, history, items) for history in histories]
