@@ -1,6 +1,7 @@
 import json
 import shutil
 import string
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -155,6 +156,14 @@ def test_golden_answers_cover_texts_rankings_and_both_profiles(bundle):
     assert all(set(answer["scores"]) == {"movies.rating", "movies.like"} for answer in golden["ranks"])
     assert 0.98 < golden["fast_cosine"] < 1
     assert check_golden(bundle) == []
+
+
+def test_golden_answers_give_no_value_to_a_behaviour_that_has_none(tmp_path, parts):
+    silent = tuple(replace(behaviour, valued=False) for behaviour in parts.arrays.behaviours)
+    parts = SimpleNamespace(**{**vars(parts), "arrays": replace(parts.arrays, behaviours=silent)})
+    write(tmp_path / "b", parts)
+    golden = json.loads((tmp_path / "b/golden.json").read_text(encoding="utf-8"))
+    assert {event["value"] for answer in golden["ranks"] for event in answer["history"]} == {None}
 
 
 def test_exact_profile_scores_as_torch_does(bundle, parts):
