@@ -257,7 +257,8 @@ def test_several_teachers_are_fused_and_the_first_gives_the_vectors(place: Place
     ("teachers", "expected"),
     [
         ((), []),
-        (("/a", "/b"), ["/a", "/b"]),
+        (("/a",), ["/a"]),
+        (("/a", "/b", "/c"), ["/a", "/b", "/c"]),
     ],
 )
 def test_what_fingerprints_begin_with_does_not_change_between_versions(

@@ -17,7 +17,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from mtrec_edge_compress.bootstrap import Difference, holm
-from mtrec_edge_compress.checkpoint import load_model, model_hash
+from mtrec_edge_compress.checkpoint import load_model
 from mtrec_edge_compress.cores import every_core
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
@@ -107,13 +107,13 @@ def run_control(
     chosen = _chosen(recipe, arrays, tasks)
     options = RunOptions(encoder, (teacher,) if teacher else (), device, out / "work", progress)
     job, settings = open_job(recipe, arrays, out=out, options=options)
-    del settings["teachers"]  # what is trained alone does not depend on the one that is given
+    given = settings.pop("teachers")  # what is trained alone does not depend on it
     settings |= _settings(recipe, "seed", "collaborate")
     run_stage(job, "collaborate", collaborate, settings, everywhere=False)
     if teacher is None:
         own = _settings(recipe, "model", "weights", "teacher", "evaluation")
     else:  # in another folder: the teacher may be what lies in `multi`
-        own = {"checkpoint": model_hash(str(teacher)), **_settings(recipe, "model", "evaluation")}
+        own = {"teachers": given, **_settings(recipe, "model", "evaluation")}
     name = "multi" if teacher is None else "given"
     multi = run_stage(job, name, learn_together, {**settings, **own}, everywhere=True).facts
     found = {task.name: _alone(job, task, settings) for task in chosen}

@@ -151,7 +151,7 @@ def run_through(job: Job, settings: Settings, stages: Sequence[StageOf]) -> None
             settings["student_encoder"] = model_hash(job.recipe.student.encoder)
         if name == "bundle":
             settings["compared"] = job.compared
-            _forget_a_missing_bundle(job)
+            _forget_another_bundle(job)
         job.records[name] = run_stage(job, name, stage, settings, everywhere=name in IN_EVERY_PROCESS)
 
 
@@ -167,7 +167,7 @@ def _of_cross_encoder(recipe: CrossEncoder, stage: str) -> Settings:
     return {"cross_encoder_settings": own} if stage == CROSS_ENCODER else {"cross_encoder_share": share}
 
 
-def _forget_a_missing_bundle(job: Job) -> None:
+def _forget_another_bundle(job: Job) -> None:
     """Have the bundle made again when what lies in `out` is not the one that was made: removed, or another run's."""
     if PartialState().is_main_process:
         path, manifest = job.folder("bundle") / "stage.json", job.out / "manifest.json"
