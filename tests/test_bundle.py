@@ -199,7 +199,7 @@ def test_exact_profile_scores_as_torch_does(bundle, parts):
         )
     assert np.abs(scores["movies.rating"] - raw["movies.rating"][0].clamp(0.5, 5.0).numpy()).max() < 0.02
     order = recommender.order([Event(item="m3", domain="movies", value=5.0)], task="movies.like")
-    assert order.shape == (30,) and "movies.like.order" in recommender.ranker.outputs
+    assert order.shape == (30,) and "movies.like.order" in recommender.manifest.outputs
     assert np.abs(scores["movies.like"] - torch.sigmoid(raw["movies.like"][0] / 2.0).numpy()).max() < 0.01
 
 

@@ -1,3 +1,4 @@
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -8,8 +9,9 @@ from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.graphs import Graphs
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.onnx_graph import check_portable
-from mtrec_edge_compress.parity import torch_parity
+from mtrec_edge_compress.parity import random_ranker_inputs, torch_parity
 from mtrec_edge_runtime.errors import StageError
+from mtrec_edge_runtime.session import Graph
 
 
 def axes(tensors):
@@ -35,17 +37,33 @@ def test_graphs_have_the_names_and_axes_of_the_bundle_format(tmp_path):
         "candidates": ["batch", "items", 16],
         "priors": ["batch", "items", 3],
         "affinity": ["batch", "items", "events"],
+        "asked": ["asked"],
     }
-    outputs = axes(ranker.output)
-    assert {name.removesuffix(".order") for name in outputs} == {"movies.rating", "movies.like"}
-    assert all(found == ["batch", "items"] for found in outputs.values())
+    assert axes(ranker.output) == {"scores": ["batch", "items", "asked"]}
+
+
+def test_what_the_ranker_is_asked_for_it_gives_in_that_order(tmp_path):
+    model, rng = student_model(), np.random.default_rng(0)
+    with torch.no_grad():  # amounts in units of their own
+        model.center.copy_(torch.arange(len(model.outputs)))
+        model.scale.copy_(torch.arange(len(model.outputs)) + 2.0)
+    export_onnx(model, tmp_path)
+    inputs = random_ranker_inputs(rng, model, batch=2, events=3)
+    expected = model.rank(**{name: torch.from_numpy(value) for name, value in inputs.items()})
+    for asked in ([0], [2, 0], [1, 1, 2]):
+        (scores,) = Graph(tmp_path / "ranker.onnx").run(inputs | {"asked": np.array(asked)}, ["scores"])
+        wanted = torch.stack([expected[model.outputs[number]] for number in asked], dim=-1).detach().numpy()
+        assert scores.shape == wanted.shape and np.allclose(scores, wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("make", [student_model, bert_model])
 def test_exported_graphs_equal_torch_at_every_length_and_batch(tmp_path, make):
     model = make()
     export_onnx(model, tmp_path)
-    assert torch_parity(model, Graphs(tmp_path, "fp32"), vocabulary=VOCABULARY, max_tokens=MAX_TOKENS) < 1e-5
+    assert (
+        torch_parity(model, Graphs(tmp_path, "fp32", model.outputs), vocabulary=VOCABULARY, max_tokens=MAX_TOKENS)
+        < 1e-5
+    )
 
 
 def test_parity_sees_a_changed_weight(tmp_path):
@@ -53,7 +71,10 @@ def test_parity_sees_a_changed_weight(tmp_path):
     export_onnx(model, tmp_path)
     with torch.no_grad():
         model.text.projection.bias[0] += 0.01
-    assert torch_parity(model, Graphs(tmp_path, "fp32"), vocabulary=VOCABULARY, max_tokens=MAX_TOKENS) > 1e-4
+    assert (
+        torch_parity(model, Graphs(tmp_path, "fp32", model.outputs), vocabulary=VOCABULARY, max_tokens=MAX_TOKENS)
+        > 1e-4
+    )
 
 
 def test_export_leaves_the_model_in_training_mode(tmp_path):

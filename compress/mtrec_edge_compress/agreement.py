@@ -118,7 +118,7 @@ def _pool_user(arrays: Arrays, history: History, place: dict[int, int], affinity
 def _pool_scores(graphs: Graphs, pool: Pool) -> dict[str, list[FloatArray]]:
     """Return task -> scores (candidates,) of each user; history and candidates come from the same encoder."""
     vectors = graphs.encode(pool.ids).vectors
-    own = [name for name in graphs.pair_tasks if name.split(".")[0] == pool.domain and not name.endswith(ORDER)]
+    own = [name for name in graphs.outputs if name.split(".")[0] == pool.domain and not name.endswith(ORDER)]
     scores: dict[str, list[FloatArray]] = {task: [] for task in own}
     for user in pool.users:
         events = len(user.items)

@@ -16,6 +16,7 @@ from mtrec_edge_compress.budget import size_reasons
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray
 from mtrec_edge_compress.export import RANKER
 from mtrec_edge_compress.golden import add_golden
+from mtrec_edge_compress.model import ranker_outputs
 from mtrec_edge_compress.onnx_graph import IR_VERSION, OPSET
 from mtrec_edge_compress.quantize import ENCODER_EXACT, ENCODER_FAST, ENCODER_WEIGHTS
 from mtrec_edge_compress.saturation import check_saturation
@@ -126,6 +127,7 @@ def _draft(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         tool={"name": "mtrec-edge", "version": __version__},
         tasks=tasks,
+        outputs=ranker_outputs(data.tasks),
         input=InputContract(card.max_tokens, card.max_history, vector_size, arrays.behaviours),
         domains={domain: (rows.start, rows.stop) for domain, rows in arrays.domains.items()},
         profiles={"fast": ENCODER_FAST, "exact": ENCODER_EXACT},

@@ -21,6 +21,7 @@ from mtrec_edge_compress.data.arrays import Arrays, IntArray
 from mtrec_edge_compress.data.balance import sample_negatives
 from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.device import Device
+from mtrec_edge_compress.model import ranker_outputs
 from mtrec_edge_compress.padding import length_batches
 from mtrec_edge_compress.pair_learner import PairLearner, centre_outputs
 from mtrec_edge_compress.recipe import Recipe
@@ -84,8 +85,7 @@ class CrossModel(nn.Module):
     def __init__(self, backbone: nn.Module, hidden_size: int, tasks: Sequence[TaskSpec]) -> None:
         super().__init__()
         self.tasks = self.pair_tasks = tuple(task for task in tasks if task.device_task().pairwise)
-        names = [task.name for task in self.tasks]
-        self.outputs = (*names, *(task.name + ORDER for task in self.tasks if task.ordered_apart))
+        self.outputs = ranker_outputs(tasks)
         self.backbone = backbone
         self.head = nn.Linear(hidden_size, len(self.outputs))
         self.typed = _has_types(backbone)

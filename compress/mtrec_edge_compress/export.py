@@ -28,8 +28,14 @@ ENCODER_FP32 = "encoder.fp32.onnx"
 RANKER = "ranker.onnx"
 
 Axes = tuple[str | int, ...]  # a dynamic axis by name, a fixed one by size
-TABLE_INDICES = ("behaviour", "age")  # inputs that look up tables which may have one row
-SAMPLE_SIZES = {"batch": 2, "tokens": 7, "events": 3, "items": 5}  # of the traced example; any other size runs too
+TABLE_INDICES = ("behaviour", "age", "asked")  # inputs that look up tables which may have one row
+SAMPLE_SIZES = {
+    "batch": 2,
+    "tokens": 7,
+    "events": 3,
+    "items": 5,
+    "asked": 4,
+}  # of the traced example; any other size runs too
 
 
 @dataclass(frozen=True)
@@ -65,9 +71,9 @@ def ranker_shape(model: MultiTaskModel) -> GraphShape:
         "candidates": ("batch", "items", model.vector_size),
         "priors": ("batch", "items", PRIORS),
         "affinity": ("batch", "items", "events"),
+        "asked": ("asked",),
     }
-    outputs: dict[str, Axes] = dict.fromkeys(model.outputs, ("batch", "items"))
-    return GraphShape(inputs, ("behaviour", "age", "history_mask"), outputs)
+    return GraphShape(inputs, ("behaviour", "age", "history_mask", "asked"), {"scores": ("batch", "items", "asked")})
 
 
 class EncoderGraph(nn.Module):
@@ -83,11 +89,24 @@ class EncoderGraph(nn.Module):
 
 
 class RankerGraph(nn.Module):
-    """`MultiTaskModel.rank` as a module of its own."""
+    """`MultiTaskModel.rank` as a module of its own, in which an output that is not asked for costs nothing.
+
+    A runtime computes every node of a graph, asked for or not, so the heads' weights are gathered by what is. A head's
+    linear path is two more hidden units, `relu(x) - relu(-x) = x`, and the units of regression are folded into it.
+    """
 
     def __init__(self, model: MultiTaskModel) -> None:
         super().__init__()
         self.model, self.config = model, PretrainedConfig()
+        heads, scale = model.heads, model.scale.unsqueeze(1)
+        straight, shift = heads.linear.weight.unsqueeze(1), heads.linear.bias
+        inner = torch.unflatten(heads.inner.weight, 0, (heads.tasks, heads.hidden))
+        bias = torch.unflatten(heads.inner.bias, 0, (heads.tasks, heads.hidden))
+        nothing, one = torch.zeros_like(scale), torch.ones_like(scale)
+        self.inner = nn.Parameter(torch.cat([inner, straight, -straight], dim=1).detach())  # (outputs, units, F)
+        self.bias = nn.Parameter(torch.cat([bias, nothing, nothing], dim=1).detach())
+        self.outer = nn.Parameter((torch.cat([heads.outer, one, -one], dim=1) * scale).detach())
+        self.shift = nn.Parameter((shift * model.scale + model.center).detach())
 
     def forward(
         self,
@@ -99,9 +118,14 @@ class RankerGraph(nn.Module):
         candidates: Tensor,
         priors: Tensor,
         affinity: Tensor,
+        asked: Tensor,
     ) -> dict[str, Tensor]:
-        """Return the outputs of `ranker.onnx`."""
-        return self.model.rank(history, behaviour, value, age, history_mask, candidates, priors, affinity)
+        """Return the scores (batch, items, asked) of the outputs that `asked` numbers."""
+        pairs = self.model.pair_features(history, behaviour, value, age, history_mask, candidates, priors, affinity)
+        inner, bias = self.inner[asked].flatten(0, 1), self.bias[asked].flatten()
+        hidden = torch.relu(torch.addmm(bias, pairs.flatten(0, 1), inner.t()))
+        hidden = hidden.view(pairs.shape[0], pairs.shape[1], -1, self.outer.shape[1])
+        return {"scores": (hidden * self.outer[asked]).sum(-1) + self.shift[asked]}
 
 
 class GraphConfig(OnnxConfig):  # type: ignore[misc]

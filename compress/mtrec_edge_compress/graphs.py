@@ -34,11 +34,14 @@ class TextOutputs:
 class Graphs:
     """The encoder of one variant and the ranker of a folder, opened."""
 
-    def __init__(self, folder: Path, variant: Variant) -> None:
-        """Open `folder`'s graphs, one thread a run; BundleError when one is missing."""
+    def __init__(self, folder: Path, variant: Variant, outputs: Sequence[str] = ()) -> None:
+        """Open `folder`'s graphs, one thread a run; BundleError when one is missing.
+
+        `outputs` names what the ranker can be asked for; without them the encoder alone is of use.
+        """
         self._encoder = Graph(folder / ENCODERS[variant], weight_only=variant == "exact")
         self._ranker = Graph(folder / RANKER)
-        self.pair_tasks = self._ranker.outputs
+        self.outputs = tuple(outputs)
 
     def encode(self, ids: Sequence[IntArray]) -> TextOutputs:
         """Return every output for texts given as token ids, at least one; equal lengths share a run."""
@@ -62,5 +65,7 @@ class Graphs:
         return dict(zip(self._encoder.outputs, self._encoder.run(feed, self._encoder.outputs), strict=True))
 
     def rank(self, inputs: Mapping[str, Any]) -> dict[str, FloatArray]:
-        """Return the ranker's scores, task -> (batch, items), for its inputs as docs/bundle-format.md names them."""
-        return dict(zip(self.pair_tasks, self._ranker.run(inputs, self.pair_tasks), strict=True))
+        """Return every output's scores (batch, items) for the ranker's inputs as docs/bundle-format.md names them."""
+        asked = {"asked": np.arange(len(self.outputs))}
+        (scores,) = self._ranker.run({**inputs, **asked}, ["scores"])
+        return {name: scores[..., number] for number, name in enumerate(self.outputs)}

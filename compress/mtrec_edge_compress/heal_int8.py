@@ -146,7 +146,7 @@ def _measure(job: Job, model: MultiTaskModel, folder: Path) -> Figures:
     encoded: dict[Stage, Encoded] = {}
     judged: dict[Stage, Evaluation] = {}
     for stage, (place, variant) in places.items():
-        graphs = Graphs(place, variant)
+        graphs = Graphs(place, variant, model.outputs)
         encoded[stage] = found = encode_by(graphs, job)
         catalogue = teachers_catalogue(job, found) if job.recipe.bundle.catalogue == "teacher" else None
         judged[stage] = job.judge(found, graphs.rank, catalogue=catalogue, fold=Fold.VALIDATION)

@@ -31,11 +31,11 @@ def torch_row(job: Job, stage: Stage, model: MultiTaskModel, encoded: Encoded, f
 
 def graph_row(job: Job, stage: Stage, folder: Path, variant: Variant) -> Row:
     """Measure exported graphs through ONNX Runtime; what they encode is kept as `folder/encoded-VARIANT`."""
-    graphs = Graphs(folder, variant)
+    model = load_model(job.student)
+    graphs = Graphs(folder, variant, model.outputs)
     encoded = encode_by(graphs, job)
     save_encoded(encoded, folder / f"encoded-{variant}")
-    parameters = count_parameters(load_model(job.student))
-    return _row(job, stage, encoded, graphs.rank, parameters, graph_bytes(folder, variant))
+    return _row(job, stage, encoded, graphs.rank, count_parameters(model), graph_bytes(folder, variant))
 
 
 def encode_by(graphs: Graphs, job: Job) -> Encoded:

@@ -6,6 +6,7 @@ Knows nothing of files, data or training.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -179,17 +180,26 @@ class TaskHeads(nn.Module):
         with torch.no_grad():
             self.linear.weight.mul_(0.1)
 
-    def forward(self, user: Tensor, candidates: Tensor, context: Tensor) -> Tensor:
-        """Return raw scores (batch, items, tasks); `user` (batch, D), `candidates` unit (batch, items, D).
+    def features(self, user: Tensor, candidates: Tensor, context: Tensor) -> Tensor:
+        """Return what the heads read (batch, items, F); `user` (batch, D), `candidates` unit (batch, items, D).
 
         `context` (batch, items, CONTEXT) holds priors, user facts, match and evidence, in this order.
         """
         u = user.unsqueeze(1)
         v = candidates * math.sqrt(candidates.shape[-1])
-        features = torch.cat([u * v, (u - v).abs(), context], dim=-1)
+        return torch.cat([u * v, (u - v).abs(), context], dim=-1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return raw scores (batch, items, tasks) from features (batch, items, F)."""
         hidden = torch.unflatten(F.relu(self.inner(features)), -1, (self.tasks, self.hidden))
         scores: Tensor = (self.dropout(hidden) * self.outer).sum(-1) + self.linear(features)
         return scores
+
+
+def ranker_outputs(tasks: Sequence[TaskSpec]) -> tuple[str, ...]:
+    """Return what a ranker of these tasks can be asked for, by number: pairwise tasks, then orders of their own."""
+    pairwise = [task for task in tasks if task.device_task().pairwise]
+    return (*(task.name for task in pairwise), *(task.name + ORDER for task in pairwise if task.ordered_apart))
 
 
 class MultiTaskModel(nn.Module):
@@ -204,9 +214,7 @@ class MultiTaskModel(nn.Module):
         self.user = UserEncoder(shape)
         self.match = HistoryMatch(shape)
         self.affinity = Affinity(shape)
-        self.outputs = tuple(task.name for task in self.pair_tasks) + tuple(
-            task.name + ORDER for task in self.pair_tasks if task.ordered_apart
-        )
+        self.outputs = ranker_outputs(tasks)
         self.heads = TaskHeads(shape, max(len(self.outputs), 1))
         self.text_heads = nn.ModuleList(
             nn.Linear(shape.vector_size if task.kind is Kind.MULTICLASS else hidden_size, len(task.labels))
@@ -267,7 +275,23 @@ class MultiTaskModel(nn.Module):
         priors: Tensor,
         affinity: Tensor,
     ) -> dict[str, Tensor]:
-        """Return the outputs of `ranker.onnx`: (batch, items) for every pairwise task and every order of its own."""
+        """Return scores (batch, items) for every one of `outputs`; the inputs are those of `ranker.onnx`."""
+        features = self.pair_features(history, behaviour, value, age, history_mask, candidates, priors, affinity)
+        raw = self.heads(features) * self.scale + self.center
+        return {name: raw[..., number] for number, name in enumerate(self.outputs)}
+
+    def pair_features(
+        self,
+        history: Tensor,
+        behaviour: Tensor,
+        value: Tensor,
+        age: Tensor,
+        history_mask: Tensor,
+        candidates: Tensor,
+        priors: Tensor,
+        affinity: Tensor,
+    ) -> Tensor:
+        """Return what the heads read of every (user, item) pair, (batch, items, F)."""
         mask = history_mask.to(value.dtype)
         events = mask.sum(1).clamp_min(1.0)  # a history may be empty in evaluation
         facts = torch.stack([(value * mask).sum(1) / events, torch.log1p(events) / 4.0], dim=-1)
@@ -275,6 +299,4 @@ class MultiTaskModel(nn.Module):
         match = self.match(history, behaviour, value, age, history_mask, candidates)
         evidence = self.affinity(affinity, behaviour, value, age, history_mask)
         known = facts.unsqueeze(1).expand(-1, candidates.shape[1], -1)
-        context = torch.cat([priors, known, match, evidence], dim=-1)
-        raw = self.heads(user, candidates, context) * self.scale + self.center
-        return {name: raw[..., number] for number, name in enumerate(self.outputs)}
+        return self.heads.features(user, candidates, torch.cat([priors, known, match, evidence], dim=-1))

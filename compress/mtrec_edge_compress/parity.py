@@ -32,7 +32,7 @@ def torch_parity(model: MultiTaskModel, graphs: Graphs, *, vocabulary: int, max_
                 expected = model.encode(torch.from_numpy(ids), torch.from_numpy(mask))
                 worst = max(worst, _difference(expected, graphs.run_encoder(ids, mask)))
             for events in _lengths(HISTORY_LENGTHS, model.max_history):
-                inputs = _random_ranker_inputs(rng, model, batch=batch, events=events)
+                inputs = random_ranker_inputs(rng, model, batch=batch, events=events)
                 expected = model.rank(**{name: torch.from_numpy(value) for name, value in inputs.items()})
                 worst = max(worst, _difference(expected, graphs.rank(inputs)))
     return worst
@@ -43,9 +43,8 @@ def _lengths(wanted: tuple[float, ...], longest: int) -> list[int]:
     return sorted({min(max(size, 1), longest) for size in sizes})
 
 
-def _random_ranker_inputs(
-    rng: np.random.Generator, model: MultiTaskModel, *, batch: int, events: int
-) -> dict[str, Any]:
+def random_ranker_inputs(rng: np.random.Generator, model: MultiTaskModel, *, batch: int, events: int) -> dict[str, Any]:
+    """Return what `MultiTaskModel.rank` and `ranker.onnx` take; histories of every length up to `events`."""
     items = 3 * events + batch
     return {
         "history": _unit(rng.normal(size=(batch, events, model.vector_size))),

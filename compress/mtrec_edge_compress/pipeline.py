@@ -54,7 +54,7 @@ from mtrec_edge_compress.teacher import small_random_bert
 from mtrec_edge_compress.unlabelled import file_hash
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.integrity import hash_file
-from mtrec_edge_runtime.manifest import Manifest, read_manifest
+from mtrec_edge_runtime.manifest import FORMAT, Manifest, read_manifest
 from mtrec_edge_runtime.results import write_result
 
 Run = Callable[[Job, Path], Made]  # job, own folder -> rows of the ledger, facts
@@ -149,6 +149,8 @@ def run_through(job: Job, settings: Settings, stages: Sequence[StageOf]) -> None
             settings["unlabelled"] = [file_hash(path) for path in job.recipe.augment.unlabelled]
         if name == "distill" and job.recipe.student.encoder:
             settings["student_encoder"] = model_hash(job.recipe.student.encoder)
+        if name == "export":
+            settings["bundle_format"] = FORMAT
         if name == "bundle":
             settings["compared"] = job.compared
             _forget_another_bundle(job)

@@ -33,7 +33,7 @@ from mtrec_edge_compress.label_agreement import label_agreement
 from mtrec_edge_compress.latency import measure_latencies, read_latencies
 from mtrec_edge_compress.ledger import Ledger, Row, Stage, make_ledger
 from mtrec_edge_compress.measure import graph_row, torch_row
-from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_compress.model import MultiTaskModel, ranker_outputs
 from mtrec_edge_compress.onnx_graph import byte_ledger
 from mtrec_edge_compress.prune import cut_to_start, prune
 from mtrec_edge_compress.quantize import ENCODER_FAST, quantize
@@ -265,7 +265,7 @@ def verify_graphs(job: Job, folder: Path) -> Made:
 
 def calibrate(job: Job, folder: Path) -> Made:
     """Fit the temperatures of the probabilities that ship: profile `fast`, the bundle's item vectors."""
-    graphs = Graphs(job.folder("quantize"), "fast")
+    graphs = Graphs(job.folder("quantize"), "fast", ranker_outputs(job.arrays.tasks))
     scorer = job.scorer(load_encoded(job.folder("quantize") / "encoded-fast"), graphs.rank, catalogue=_catalogue(job))
     users = job.recipe.evaluation.users_per_domain or None
     found = fit_temperatures(scorer, job.arrays, users_per_domain=users, seed=job.recipe.seed)

@@ -65,7 +65,7 @@ def verify(
         limits: what must hold.
         student: the stage of the model that was exported, judged against the teacher.
     """
-    reference = Graphs(fp32, "fp32")
+    reference = Graphs(fp32, "fp32", model.outputs)
     difference = torch_parity(model, reference, vocabulary=vocabulary, max_tokens=max_tokens)
     kept = retentions(model.tasks, evaluations, "teacher", student)
     reasons = _parity_reasons(difference, limits) + _retention_reasons(model.tasks, kept, limits)
@@ -73,7 +73,7 @@ def verify(
     measured: dict[str, Any] = {"torch_fp32": difference, "retention": kept, "without_retention": without}
     for profile, stage in INT8_STAGES.items():
         figures: dict[str, dict[str, float]] = {task.name: {} for task in model.tasks}
-        quantized = Graphs(int8, profile)
+        quantized = Graphs(int8, profile, model.outputs)
         for pool in pools:
             for name, agreement in ranking_agreement(reference, quantized, pool).items():
                 figures[name] |= agreement

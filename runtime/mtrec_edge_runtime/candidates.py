@@ -33,6 +33,10 @@ class Candidates:
             raise InputError(
                 f"candidates={items!r:.60}: give a list of at least one item id or NewItem, or None for all"
             )
+        ids = [item for item in items if isinstance(item, str)]
+        if len(ids) == len(items):  # soon told of many
+            self.rows = catalogue.rows(domain, ids)
+            return
         self._new = {at: item for at, item in enumerate(items) if isinstance(item, NewItem)}
         self.rows = np.full(len(items), -1)
         known = np.setdiff1d(np.arange(len(items)), list(self._new)) if self._new else slice(None)

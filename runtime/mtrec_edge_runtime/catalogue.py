@@ -115,10 +115,20 @@ class Catalogue:
             return np.fromiter(map(index.__getitem__, ids), np.intp, len(ids))
         except (KeyError, TypeError) as error:
             unknown = next(item for item in ids if not isinstance(item, str) or item not in index)
-            raise InputError(
-                f"unknown item {unknown!r} in domain {domain!r} ({len(index)} items); "
-                "use an id of the catalogue, or NewItem(title=...) for an item that is not in it"
-            ) from error
+            raise self._unknown(unknown, domain) from error
+
+    def row(self, domain: str, item: str) -> int:
+        """Return the row of one id; InputError when it is not in the domain."""
+        try:
+            return self.index(domain)[item]
+        except (KeyError, TypeError) as error:
+            raise self._unknown(item, domain) from error
+
+    def _unknown(self, item: object, domain: str) -> InputError:
+        return InputError(
+            f"unknown item {item!r} in domain {domain!r} ({len(self.index(domain))} items); "
+            "use an id of the catalogue, or NewItem(title=...) for an item that is not in it"
+        )
 
     def vectors(self, rows: Rows) -> Float32:
         """Return the item vectors of `rows` as float32 (rows, D)."""

@@ -120,7 +120,7 @@ class HistoryReader:
         return feeds, rows
 
     def _row(self, event: Event) -> int:
-        return -1 if event.item is None else int(self._catalogue.rows(event.domain or "", [event.item])[0])
+        return -1 if event.item is None else self._catalogue.row(event.domain or "", event.item)
 
     def _behaviour(self, event: Event) -> int:
         index = self._behaviours.get((event.domain or "", event.behaviour))

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from mtrec_edge_runtime.errors import BundleError, InputError
 from mtrec_edge_runtime.integrity import FileEntry, check_files, check_name, hash_folder, read_bounded
-from mtrec_edge_runtime.tasks import Kind, Task
+from mtrec_edge_runtime.tasks import ORDER, Kind, Task
 from mtrec_edge_runtime.whole_file import write_whole
 
-FORMAT = 2
+FORMAT = 3
 MAX_MANIFEST_BYTES = 4 << 20
 
 REQUIRED = (
@@ -85,6 +85,7 @@ class Manifest:
     created: str  # ISO 8601
     tool: Mapping[str, str]  # name, version
     tasks: tuple[Task, ...]
+    outputs: tuple[str, ...]  # what the ranker can be asked for: position = number in its input `asked`
     input: InputContract
     domains: Mapping[str, tuple[int, int]]  # catalogue rows [start, end) of each domain
     profiles: Mapping[Profile, str]  # profile -> encoder graph
@@ -102,6 +103,15 @@ class Manifest:
         names = [task.name for task in self.tasks]
         if not names or len(set(names)) != len(names):
             raise BundleError(f"manifest: tasks must be at least one and have distinct names, got {names}")
+        pairwise = [task.name for task in self.tasks if task.pairwise]
+        scored = [name for name in self.outputs if not name.endswith(ORDER)]
+        ordered = {name.removesuffix(ORDER) for name in self.outputs}
+        if (
+            sorted(scored) != sorted(pairwise)
+            or ordered != set(pairwise)
+            or len(set(self.outputs)) != len(self.outputs)
+        ):
+            raise BundleError(f"manifest: the ranker gives {list(self.outputs)}, the pairwise tasks are {pairwise}")
         for domain, (start, end) in self.domains.items():
             if not 0 <= start <= end:
                 raise BundleError(f"manifest: domain {domain} has rows [{start}, {end})")
@@ -185,6 +195,7 @@ def _from_json(table: dict[str, Any]) -> Manifest:
         created=_text(table["created"]),
         tool={_text(key): _text(value) for key, value in table["tool"].items()},
         tasks=tuple(_task(row) for row in table["tasks"]),
+        outputs=tuple(_text(name) for name in table["outputs"]),
         input=_input(table["input"]),
         domains={name: (_whole(start), _whole(end)) for name, (start, end) in table["domains"].items()},
         profiles={_profile(key): _text(value) for key, value in table["profiles"].items()},

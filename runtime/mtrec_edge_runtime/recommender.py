@@ -20,7 +20,8 @@ from mtrec_edge_runtime.manifest import Manifest, Profile, read_manifest
 from mtrec_edge_runtime.session import Graph
 from mtrec_edge_runtime.tasks import Kind, Task, order_name
 
-RANKER_INPUTS = ("history", "behaviour", "value", "age", "history_mask", "candidates", "priors", "affinity")
+RANKER_INPUTS = ("history", "behaviour", "value", "age", "history_mask", "candidates", "priors", "affinity", "asked")
+SCORES = "scores"  # the ranker's output
 OUTSIDE = "O"  # a token task's label for a word that belongs to nothing
 
 Scores = NDArray[np.float64]
@@ -59,7 +60,7 @@ class Recommender:
         self.encoder = Encoder(folder, self.manifest, profile=profile, threads=threads)
         self.catalogue = Catalogue(folder, self.manifest.domains, vector_size=contract.vector_size)
         self.ranker = Graph(folder / "ranker.onnx", threads=threads, lowest=self.manifest.onnx.onnxruntime)
-        self.ranker.require(RANKER_INPUTS, [task.name for task in self.manifest.tasks if task.pairwise])
+        self.ranker.require(RANKER_INPUTS, [SCORES])
         self._reader = HistoryReader(contract, self.catalogue, self.encoder.vectors)
 
     def encode(self, texts: Sequence[str]) -> Float32:
@@ -108,7 +109,7 @@ class Recommender:
         `order`) it is a share: how likely, of the candidates left, this is the next one the user likes.
         """
         known = self._task(task, pairwise=True)
-        output = order_name(known.name, self.ranker.outputs)
+        output = order_name(known.name, self.manifest.outputs)
         events = check_history(history, known.domain)
         left_out = self._excluded_rows(events if exclude_history else (), exclude, known.domain)
         items = self._candidates(candidates, known.domain)
@@ -129,7 +130,8 @@ class Recommender:
         known = self._task(task, pairwise=True)
         items = self._candidates(candidates, known.domain)
         events = check_history(history, known.domain)
-        return np.asarray(self._raw_scores(events, items, [order_name(known.name, self.ranker.outputs)])[0], np.float64)
+        order = order_name(known.name, self.manifest.outputs)
+        return np.asarray(self._raw_scores(events, items, [order])[0], np.float64)
 
     def similar(self, item: Candidate, *, domain: str, k: int = 10) -> list[Ranked]:
         """Return the `k` items of a domain nearest to `item` in text and in use, nearest first, without itself.
@@ -204,14 +206,14 @@ class Recommender:
         return Candidates(items, domain=domain, catalogue=self.catalogue, encode=self.encoder.vectors)
 
     def _raw_scores(self, events: Sequence[Event], items: Candidates, outputs: Sequence[str]) -> Float32:
-        """Return these outputs of the ranker, float32 (outputs, candidates)."""
+        """Return what the ranker gives for these outputs, float32 (outputs, candidates)."""
         feeds, met = self._reader.read(events)
+        feeds["asked"] = np.array([self.manifest.outputs.index(name) for name in outputs], np.int64)
         result = np.empty((len(outputs), len(items)), np.float32)
         for part, vectors, priors in items.parts():
             affinity = self.catalogue.neighbours.affinity(met, items.rows_of(part))
             inputs = {"candidates": vectors[None], "priors": priors[None], "affinity": affinity[None]}
-            for row, found in zip(result, self.ranker.run(feeds | inputs, outputs), strict=True):
-                row[part] = found[0]
+            result[:, part] = self.ranker.run(feeds | inputs, [SCORES])[0][0].T
         if not np.isfinite(result).all():
             raise BundleError("the ranker gave a score that is not finite: a file of the open bundle was overwritten")
         return result

@@ -52,7 +52,6 @@ class Graph:
         self.outputs = tuple(node.name for node in self._session.get_outputs())
         self._options = ort.RunOptions()
         self._options.log_severity_level = 4
-        self._options.only_execute_path_to_fetches = True
 
     def require(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         """Refuse a graph that does not take `inputs` or does not give `outputs`."""
@@ -64,7 +63,7 @@ class Graph:
             )
 
     def run(self, feeds: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
-        """Return the named outputs; only the nodes they need are run."""
+        """Return the named outputs. Every node of the graph is run, whatever is named."""
         try:
             results: list[NDArray[Any]] = self._session.run(list(outputs), dict(feeds), self._options)
         except Exception as error:

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from mtrec_edge_runtime.errors import InputError
 
-ORDER = ".order"  # behind a task's name: a second output of the ranker, by which a catalogue is ordered
+ORDER = ".order"  # behind a task's name: a second score of the ranker, by which a catalogue is ordered
 
 
 def order_name(task: str, outputs: Container[str]) -> str:
@@ -31,10 +31,10 @@ class Kind(StrEnum):
 class Task:
     """One task of a model, named `domain.signal`.
 
-    A `regression` or `binary` task scores a (user, item) pair and is an output of `ranker.onnx`; a `multiclass` or
-    `token` task reads one text and is an output of `encoder.onnx`. The output's name is the task's name. A binary task
-    that `ranks` may have a second output, `domain.signal.order`: how likely the user meets the item and likes it, where
-    the task's own score says how likely they like it once met.
+    A `regression` or `binary` task scores a (user, item) pair: `ranker.onnx` can be asked for it. A `multiclass` or
+    `token` task reads one text and is an output of `encoder.onnx`, by the task's name. A binary task that `ranks` may
+    have a second score, `domain.signal.order`: how likely the user meets the item and likes it, where the task's own
+    score says how likely they like it once met.
     """
 
     name: str

@@ -47,6 +47,7 @@ TASKS = (
     Task("movies.genre", Kind.MULTICLASS, labels=("scifi", "romance", "fantasy")),
     Task("queries.entities", Kind.TOKEN, labels=("O", "B-topic", "B-colour")),
 )
+OUTPUTS = (*(task.name for task in TASKS if task.pairwise), "books.like.order")
 MOVIES = {
     "alien": (1, 0, 0, 0),
     "star-wars": (0.8, 0, 0.6, 0),
@@ -183,6 +184,9 @@ def ranker() -> onnx.ModelProto:
         node("ReduceSum", ["affinity", "two"], ["together"], keepdims=0),
         node("Add", ["alone", "together"], ["movies.like"]),
     ]
+    nodes += [node("Unsqueeze", [name, "two"], [f"{name}_column"]) for name in OUTPUTS]
+    nodes.append(node("Concat", [f"{name}_column" for name in OUTPUTS], ["all"], axis=2))
+    nodes.append(node("Gather", ["all", "asked"], ["scores"], axis=2))
     make = helper.make_tensor_value_info
     inputs = [
         make("history", TensorProto.FLOAT, ["batch", "events", D]),
@@ -193,9 +197,9 @@ def ranker() -> onnx.ModelProto:
         make("candidates", TensorProto.FLOAT, ["batch", "items", D]),
         make("priors", TensorProto.FLOAT, ["batch", "items", 3]),
         make("affinity", TensorProto.FLOAT, ["batch", "items", "events"]),
+        make("asked", TensorProto.INT64, ["asked"]),
     ]
-    names = [*(task.name for task in TASKS if task.pairwise), "books.like.order"]
-    outputs = [make(name, TensorProto.FLOAT, ["batch", "items"]) for name in names]
+    outputs = [make("scores", TensorProto.FLOAT, ["batch", "items", "asked"])]
     constants = [
         *floats({"strength": [1, 2, 2], "0.25": 0.25, "0.5": 0.5, "1.0": 1.0, "2.0": 2.0, "3.0": 3.0, "4.0": 4.0}),
         *floats({"5.0": 5.0}),
@@ -239,6 +243,7 @@ def tiny_manifest() -> Manifest:
         created="2026-01-01T00:00:00+00:00",
         tool={"name": "make_tiny_bundle", "version": "1"},
         tasks=TASKS,
+        outputs=OUTPUTS,
         input=InputContract(max_tokens=16, max_history=4, vector_size=D, behaviours=behaviours),
         domains={"movies": (0, len(MOVIES)), "books": (len(MOVIES), len(MOVIES) + len(BOOKS))},
         profiles={"fast": "encoder.onnx", "exact": "encoder.exact.onnx"},

@@ -11,7 +11,14 @@ import pytest
 
 from mtrec_edge_runtime import BundleError, Recommender
 from mtrec_edge_runtime.integrity import MAX_FILE_BYTES, check_name
-from mtrec_edge_runtime.manifest import MAX_MANIFEST_BYTES, Behaviour, InputContract, read_manifest, write_manifest
+from mtrec_edge_runtime.manifest import (
+    FORMAT,
+    MAX_MANIFEST_BYTES,
+    Behaviour,
+    InputContract,
+    read_manifest,
+    write_manifest,
+)
 
 pytestmark = pytest.mark.device
 
@@ -81,14 +88,18 @@ def test_no_bundle_at_all(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_asks_for_a_newer_runtime(copy: Path) -> None:
-    edit(copy, lambda table: table.update(format=3, tasks="in a way nobody knows yet"))
-    with pytest.raises(BundleError, match="bundle format 3, this runtime reads 2; install a newer mtrec-edge"):
+    edit(copy, lambda table: table.update(format=FORMAT + 1, tasks="in a way nobody knows yet"))
+    with pytest.raises(
+        BundleError, match=f"bundle format {FORMAT + 1}, this runtime reads {FORMAT}; install a newer mtrec-edge"
+    ):
         Recommender(copy)
 
 
 def test_a_bundle_of_the_format_before_has_to_be_made_again(copy: Path) -> None:
-    edit(copy, lambda table: table.update(format=1, tasks="as they were then"))
-    with pytest.raises(BundleError, match="bundle format 1, this runtime reads 2; make the bundle again with this"):
+    edit(copy, lambda table: table.update(format=FORMAT - 1, tasks="as they were then"))
+    with pytest.raises(
+        BundleError, match=f"bundle format {FORMAT - 1}, this runtime reads {FORMAT}; make the bundle again with this"
+    ):
         Recommender(copy)
 
 
@@ -102,7 +113,7 @@ def test_a_bundle_of_the_format_before_has_to_be_made_again(copy: Path) -> None:
         "[" * 100_000,
         '{"format": true}',
         '{"format": 0}',
-        '{"format": 2}',
+        f'{{"format": {FORMAT}}}',
         '{"format": NaN}',
         "\x00",
         "é",
@@ -179,9 +190,12 @@ CHANGES = {
     "holds exact; choose one of these": lambda table: table["profiles"].pop("fast"),
     "8 items, but the manifest's domains": lambda table: table["domains"].update(books=[5, 7]),
     r"vectors.npy: int8\(8, 4\), expected int8\(8, 5\)": lambda table: table["input"].update(vector_size=5),
-    "the bundle's parts do not belong together": lambda table: table["tasks"].append(
+    "the pairwise tasks are .*books.buy": lambda table: table["tasks"].append(
         dict(table["tasks"][1], name="books.buy")
     ),
+    "the ranker gives .*'books.buy.order'": lambda table: table["outputs"].append("books.buy.order"),
+    "the ranker gives .*'books.like', 'books.like'": lambda table: table["outputs"].insert(2, "books.like"),
+    "7 where text was expected": lambda table: table["outputs"].append(7),
 }
 
 
