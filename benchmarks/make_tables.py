@@ -37,7 +37,8 @@ def table(path: Path, view: str) -> str:
     result = read_result(path)
     machine = result["machine"]
     origin = f"`{path.name}`: {result['created'][:10]}, commit {result['commit']}, {machine['cpu']}"
-    return f"{VIEWS[view](result)}\n{origin}, {machine['cores']} cores, seeds {result['seeds']}.\n"
+    taken = f", {sum(result['seconds'].values()) / 60:.1f} minutes in all" if "seconds" in result else ""
+    return f"{VIEWS[view](result)}\n{origin}, {machine['cores']} cores, seeds {result['seeds']}{taken}.\n"
 
 
 def stages_table(result: Result) -> str:

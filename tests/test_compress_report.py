@@ -45,13 +45,14 @@ def outcome(*, certified: bool = True, like: str = LIKE) -> Outcome:
             "int8_fast": {like: 0.95, GENRE: 1.01},
             "int8_fast, catalogue=teacher": {like: 0.99, GENRE: 1.01},
         },
+        "seconds": {"teacher": 600.0, "prune": 200.0},
         "headlines": {like: "ndcg@10", GENRE: "macro_f1"},
         "notes": ["a note"],
     }
     measured = {"torch_fp32": 3e-6, "fast": {like: {"loss": -0.002, "top10_overlap": 0.9712}}, "exact": {like: {}}}
     reasons = () if certified else (f"{like}: too little is kept; the next step: longer distillation",)
     components = {"embeddings": 1_500_000, "encoder": 2_500_000}
-    return Outcome(ledger, Verdict(certified, reasons, measured), components, {"teacher": 600.0, "prune": 200.0}, "a/b")
+    return Outcome(ledger, Verdict(certified, reasons, measured), components, "a/b")
 
 
 @pytest.fixture(scope="module")

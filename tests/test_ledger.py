@@ -43,7 +43,8 @@ def test_a_task_the_teacher_did_not_learn_has_no_retention() -> None:
 
 
 def test_a_stages_time_is_shared_by_its_rows_and_facts_are_gathered() -> None:
-    assert ledger().seconds == {"teacher": 60.0, "int8_fast": 2.0, "int8_exact": 2.0}
+    assert ledger().seconds == {"teacher": 60.0, "quantize": 4.0}
+    assert ledger().row_seconds == {"teacher": 60.0, "int8_fast": 2.0, "int8_exact": 2.0}
     assert ledger().facts == {"bundle_bytes": 3}
 
 

@@ -152,6 +152,13 @@ def test_the_stage_table_shows_headline_size_latency_and_retention(tmp_path: Pat
     assert lines[6].startswith("`tiny.json`: ")
 
 
+def test_the_line_below_the_stage_table_says_how_long_the_run_took(tmp_path: Path) -> None:
+    result = three_stages()
+    result["seconds"] = {"teacher": 600.0, "verify": 75.0}
+    write_result(tmp_path / "tiny.json", result)
+    assert table(tmp_path / "tiny.json", "stages").endswith("seeds [0], 11.2 minutes in all.\n")
+
+
 def test_the_stage_table_shows_both_catalogues(tmp_path: Path) -> None:
     result = three_stages()
     result["systems"] = {"int8_fast, catalogue=teacher": {"movies.like ndcg@10": {"value": 0.495}}}

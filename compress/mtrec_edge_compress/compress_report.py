@@ -30,10 +30,9 @@ FIGURES = {"loss": ".2%", "loss_low": ".2%"}  # of the INT8 step; the others as 
 class Outcome:
     """What a run left."""
 
-    ledger: Mapping[str, Any]  # a result with `stages` and `retention`
+    ledger: Mapping[str, Any]  # a result with `stages`, `seconds` and `retention`
     verdict: Verdict
     components: Mapping[str, int]  # bytes of the shipped encoder by component
-    seconds: Mapping[str, float]  # stage of the pipeline -> time it took
     teacher: str  # hub id or folder the teacher came from
 
 
@@ -66,8 +65,8 @@ def compress_report(outcome: Outcome) -> Report:
             Section(
                 "Bytes and time",
                 "Bytes of the encoder that ships, as one file. A stage's time is that of its last run to the end.",
-                (_shares("component", outcome.components, "{:,.0f}", "bytes"), _times(outcome.seconds)),
-                (component_picture(outcome.components), seconds_picture(outcome.seconds)),
+                (_shares("component", outcome.components, "{:,.0f}", "bytes"), _times(ledger["seconds"])),
+                (component_picture(outcome.components), seconds_picture(ledger["seconds"])),
             ),
         ),
         notes=tuple(ledger.get("notes", ())),

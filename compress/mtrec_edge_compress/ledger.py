@@ -42,6 +42,7 @@ class Ledger:
     name: str
     rows: tuple[Row, ...]
     seconds: dict[str, float]  # pipeline stage -> time it took
+    row_seconds: dict[str, float]  # row's stage -> its share of that
     latency_ms: dict[str, dict[str, dict[str, float]]]  # row's stage -> tokens -> p50, p95 of one text
     facts: dict[str, Any]  # vocabulary, bytes by component ...
 
@@ -72,6 +73,7 @@ class Ledger:
         """Return the ledger as a result file (see mtrec_edge_runtime.results)."""
         result = new_result(self.name, command=command, seeds=[seed], dataset=dataset_info(arrays))
         result["stages"] = {row.stage: self._stage(row) for row in self.rows}
+        result["seconds"] = self.seconds
         result["retention"] = self.retention(arrays.tasks)
         result["headlines"] = {task.name: task.headline for task in arrays.tasks}
         result["systems"] = {
@@ -88,8 +90,8 @@ class Ledger:
 
     def _stage(self, row: Row) -> StageResult:
         stage = StageResult(tasks=row.tasks, size_bytes=row.size_bytes, parameters=row.parameters)
-        if row.stage in self.seconds:
-            stage["seconds"] = self.seconds[row.stage]
+        if row.stage in self.row_seconds:
+            stage["seconds"] = self.row_seconds[row.stage]
         if row.stage in self.latency_ms:
             stage["latency_ms"] = self.latency_ms[row.stage]
         return stage
@@ -160,10 +162,11 @@ def make_ledger(
     name: str, records: Mapping[str, StageRecord], latency_ms: dict[str, dict[str, dict[str, float]]]
 ) -> Ledger:
     """Gather the records of the stages that are done; a stage's time is shared by its rows."""
-    seconds: dict[str, float] = {}
+    seconds = {name: record.seconds for name, record in records.items()}
+    shares: dict[str, float] = {}
     facts: dict[str, Any] = {}
     for record in records.values():
-        seconds |= {row.stage: record.seconds / len(record.rows) for row in record.rows}
+        shares |= {row.stage: record.seconds / len(record.rows) for row in record.rows}
         facts |= record.facts
     rows = tuple(row for record in records.values() for row in record.rows)
-    return Ledger(name, rows, seconds, latency_ms, facts)
+    return Ledger(name, rows, seconds, shares, latency_ms, facts)

@@ -197,7 +197,6 @@ def _outcome(job: Job, result: Mapping[str, Any], bundle: Manifest) -> Outcome:
         result,
         replace(read_verdict(job), certified=bundle.certified, reasons=bundle.reasons),
         job.records["quantize"].facts["bytes"],
-        {name: record.seconds for name, record in job.records.items()},
         " fused with ".join(map(str, job.teachers or [job.encoder])),
     )
 

@@ -86,6 +86,7 @@ class Result(TypedDict):
     seeds: list[int]
     dataset: DatasetInfo
     stages: NotRequired[dict[str, StageResult]]
+    seconds: NotRequired[dict[str, float]]  # stage of the run, also those that make no model -> wall-clock time
     retention: NotRequired[dict[str, dict[str, float]]]  # stage -> task -> share of the teacher's metric kept
     headlines: NotRequired[dict[str, str]]  # task -> the metric that stands for it in tables
     tiers: NotRequired[dict[str, TierResult]]
@@ -160,7 +161,7 @@ def check_result(result: Mapping[str, Any], *, origin: str = "result") -> None:
         _check_fields(measured, TierResult.__required_keys__, f"{origin}: tiers: {tier}")
     if not {"stages", "tiers", "systems", "cells"} & result.keys():
         raise InputError(f"{origin}: nothing was measured: one of stages, tiers, systems or cells is needed")
-    for section in ("stages", "retention", "tiers", "systems", "cells"):
+    for section in ("stages", "seconds", "retention", "tiers", "systems", "cells"):
         _check_numbers(result.get(section, {}), f"{origin}: {section}")
 
 
