@@ -11,7 +11,7 @@ from mtrec_edge_compress.data.arrays import Arrays, FloatArray, History, IntArra
 from mtrec_edge_compress.encoding import Encoded
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_runtime.neighbours import Neighbours
-from mtrec_edge_runtime.recommender import RANKER_INPUTS
+from mtrec_edge_runtime.recommender import PAIR_INPUTS
 
 RankInputs = dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]  # the inputs of ranker.onnx by name
 RankFunction = Callable[[RankInputs], dict[str, FloatArray]]
@@ -85,4 +85,4 @@ def torch_ranker(model: MultiTaskModel) -> RankFunction:
 
 def ordered(tensors: dict[str, torch.Tensor]) -> list[torch.Tensor]:
     """Return the ranker's inputs in the order `MultiTaskModel.rank` takes them."""
-    return [tensors[name] for name in RANKER_INPUTS]
+    return [tensors[name] for name in PAIR_INPUTS]
