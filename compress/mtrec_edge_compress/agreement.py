@@ -132,7 +132,8 @@ def _pool_scores(graphs: Graphs, pool: Pool) -> dict[str, list[FloatArray]]:
                 "candidates": vectors[: len(pool.priors)][None],
                 "priors": pool.priors[None],
                 "affinity": user.affinity[None],
-            }
+            },
+            pool.domain,
         )
         for task, found in scores.items():
             found.append(outputs[order_name(task, outputs)][0])

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mtrec_edge_compress.cross_encoder import CrossModel, Reader
-from mtrec_edge_compress.data.arrays import Arrays, FloatArray, IntArray
+from mtrec_edge_compress.data.arrays import Arrays, FloatArray, History, IntArray
 from mtrec_edge_compress.data.balance import sample_negatives
 from mtrec_edge_compress.data.schema import Fold, TaskSpec
 from mtrec_edge_compress.pair_evaluation import K, domain_users
@@ -59,7 +59,7 @@ def compare(
             if not len(events):
                 continue
             items = np.concatenate([arrays.event_item[events], others])
-            scores = _all_scores(tower, model, reader, arrays, user, items)
+            scores = _all_scores(tower, model, reader, arrays.history(user, Fold.VALIDATION), items, domain)
             for task in own:
                 labels = np.asarray(arrays.labels(task.name), np.float32)[events]
                 _add(found.setdefault(task.name, _Found()), task, labels, scores)
@@ -88,13 +88,12 @@ def _pool(
 
 @torch.no_grad()
 def _all_scores(
-    tower: VectorScorer, model: CrossModel, reader: Reader, arrays: Arrays, user: int, items: IntArray
+    tower: VectorScorer, model: CrossModel, reader: Reader, history: History, items: IntArray, domain: str
 ) -> dict[str, Scores]:
-    """Return system -> scores of these items for the user as they were before the VALIDATION fold."""
-    history = arrays.history(user, Fold.VALIDATION)
-    ranked = {name: score[0] for name, score in tower.rank(tower.rank_inputs(history, items)).items()}
+    """Return system -> the domain's outputs -> scores of these items for a user of that history."""
+    ranked = {name: score[0] for name, score in tower.rank(tower.rank_inputs(history, items), domain).items()}
     read = model.score([reader.sequence(history.items, int(item)) for item in items]).cpu().numpy()
-    crossed = {name: read[:, number] for number, name in enumerate(model.outputs)}
+    crossed = {name: read[:, model.outputs.index(name)] for name in ranked}
     return {TOWER: ranked, CROSS: crossed, MEAN: {name: (ranked[name] + crossed[name]) / 2 for name in crossed}}
 
 

@@ -64,8 +64,12 @@ class Graphs:
         feed = {"input_ids": input_ids, "attention_mask": attention_mask}
         return dict(zip(self._encoder.outputs, self._encoder.run(feed, self._encoder.outputs), strict=True))
 
-    def rank(self, inputs: Mapping[str, Any]) -> dict[str, FloatArray]:
-        """Return every output's scores (batch, items) for the ranker's inputs as docs/bundle-format.md names them."""
-        asked = {"asked": np.arange(len(self.outputs))}
-        (scores,) = self._ranker.run({**inputs, **asked}, ["scores"])
-        return {name: scores[..., number] for number, name in enumerate(self.outputs)}
+    def rank(self, inputs: Mapping[str, Any], domain: str | None = None) -> dict[str, FloatArray]:
+        """Return the scores (batch, items) of a domain's outputs, or of all of them.
+
+        The ranker's inputs are those of docs/bundle-format.md but `asked`.
+        """
+        wanted = [name for name in self.outputs if domain in (None, name.split(".")[0])]
+        asked = np.array([self.outputs.index(name) for name in wanted], np.int64)
+        (scores,) = self._ranker.run({**inputs, "asked": asked}, ["scores"])
+        return {name: scores[..., place] for place, name in enumerate(wanted)}

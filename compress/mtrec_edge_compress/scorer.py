@@ -14,7 +14,7 @@ from mtrec_edge_runtime.neighbours import Neighbours
 from mtrec_edge_runtime.recommender import PAIR_INPUTS
 
 RankInputs = dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]  # the inputs of ranker.onnx by name
-RankFunction = Callable[[RankInputs], dict[str, FloatArray]]
+RankFunction = Callable[[RankInputs, str], dict[str, FloatArray]]  # of a domain: its outputs -> (batch, items)
 
 
 NOTHING = np.zeros(1, np.int64)
@@ -55,8 +55,8 @@ class VectorScorer:
 
     def pair_scores(self, history: History, domain: str) -> dict[str, FloatArray]:
         """Return each pairwise task of the domain's scores of all its items."""
-        scores = self.rank(self.rank_inputs(history, self.arrays.domains[domain]))
-        return {name: score[0] for name, score in scores.items() if name.split(".")[0] == domain}
+        scores = self.rank(self.rank_inputs(history, self.arrays.domains[domain]), domain)
+        return {name: score[0] for name, score in scores.items()}
 
     def class_logits(self, task: str, rows: IntArray) -> FloatArray:
         """Return (rows, labels) of a multiclass task."""
@@ -76,9 +76,10 @@ def torch_ranker(model: MultiTaskModel) -> RankFunction:
     device = model.center.device
 
     @torch.no_grad()
-    def rank(inputs: RankInputs) -> dict[str, FloatArray]:
+    def rank(inputs: RankInputs, domain: str) -> dict[str, FloatArray]:
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in inputs.items()}
-        return {name: score.cpu().numpy() for name, score in model.rank(*ordered(tensors)).items()}
+        scores = model.rank(*ordered(tensors))
+        return {name: score.cpu().numpy() for name, score in scores.items() if name.startswith(f"{domain}.")}
 
     return rank
 
