@@ -6,11 +6,13 @@ while half of the top ten changes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import kendalltau
 
+from mtrec_edge_compress.cores import on_every_core
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray, History, IntArray
 from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.graphs import Graphs
@@ -115,26 +117,27 @@ def _pool_user(arrays: Arrays, history: History, place: dict[int, int], affinity
     return PoolUser(items, history.behaviours, arrays.normalised(history.behaviours, history.values), affinity)
 
 
+def _inputs(user: PoolUser, pool: Pool, vectors: FloatArray) -> dict[str, Any]:
+    """Return the ranker's inputs for one user and the pool's candidates, whose vectors come first in `vectors`."""
+    events = len(user.items)
+    return {
+        "history": vectors[user.items][None],
+        "behaviour": user.behaviours[None],
+        "value": user.values[None],
+        "age": np.arange(events)[None],
+        "history_mask": np.ones((1, events), np.int64),
+        "candidates": vectors[: len(pool.priors)][None],
+        "priors": pool.priors[None],
+        "affinity": user.affinity[None],
+    }
+
+
 def _pool_scores(graphs: Graphs, pool: Pool) -> dict[str, list[FloatArray]]:
     """Return task -> scores (candidates,) of each user; history and candidates come from the same encoder."""
     vectors = graphs.encode(pool.ids).vectors
     own = [name for name in graphs.outputs if name.split(".")[0] == pool.domain and not name.endswith(ORDER)]
     scores: dict[str, list[FloatArray]] = {task: [] for task in own}
-    for user in pool.users:
-        events = len(user.items)
-        outputs = graphs.rank(
-            {
-                "history": vectors[user.items][None],
-                "behaviour": user.behaviours[None],
-                "value": user.values[None],
-                "age": np.arange(events)[None],
-                "history_mask": np.ones((1, events), np.int64),
-                "candidates": vectors[: len(pool.priors)][None],
-                "priors": pool.priors[None],
-                "affinity": user.affinity[None],
-            },
-            pool.domain,
-        )
+    for outputs in on_every_core(lambda user: graphs.rank(_inputs(user, pool, vectors), pool.domain), pool.users):
         for task, found in scores.items():
             found.append(outputs[order_name(task, outputs)][0])
     return scores

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from mtrec_edge_compress.cores import on_every_core
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import Fold, TaskSpec
 from mtrec_edge_compress.judgement import Scorer, Scores
@@ -49,16 +50,18 @@ def _labelled(
     scorer: Scorer, arrays: Arrays, tasks: list[TaskSpec], users: list[int]
 ) -> dict[str, tuple[Scores, Scores]]:
     """Return task -> logits and labels of these users' VALIDATION events, (events,) each."""
-    rows = arrays.domains[tasks[0].domain]
+    domain = tasks[0].domain
+    first = arrays.domains[domain].start
+    histories = [arrays.history(user, Fold.VALIDATION) for user in users]
+    scored = on_every_core(lambda history: scorer.pair_scores(history, domain), histories)
     found: dict[str, list[tuple[Scores, Scores]]] = {task.name: [] for task in tasks}
-    for user in users:
-        scores = scorer.pair_scores(arrays.history(user, Fold.VALIDATION), tasks[0].domain)
+    for user, scores in zip(users, scored, strict=True):
         events = np.arange(arrays.user_start[user], arrays.user_start[user + 1])
         events = events[arrays.event_fold[events] == Fold.VALIDATION]
         for task in tasks:
             labels = np.asarray(arrays.labels(task.name))[events]
             kept = ~np.isnan(labels)
-            found[task.name].append((scores[task.name][arrays.event_item[events[kept]] - rows.start], labels[kept]))
+            found[task.name].append((scores[task.name][arrays.event_item[events[kept]] - first], labels[kept]))
     return {
         name: (np.concatenate([logits for logits, _ in parts]), np.concatenate([labels for _, labels in parts]))
         for name, parts in found.items()
