@@ -38,10 +38,10 @@ class Candidates:
             self.rows = catalogue.rows(domain, ids)
             return
         self._new = {at: item for at, item in enumerate(items) if isinstance(item, NewItem)}
+        known = catalogue.rows(domain, [item for item in items if not isinstance(item, NewItem)])
         self.rows = np.full(len(items), -1)
-        known = np.setdiff1d(np.arange(len(items)), list(self._new)) if self._new else slice(None)
-        self.rows[known] = catalogue.rows(domain, [item for item in items if not isinstance(item, NewItem)])
-        self._new_vectors = encode([item.text for item in self._new.values()]) if self._new else None
+        self.rows[np.setdiff1d(np.arange(len(items)), list(self._new))] = known
+        self._new_vectors = encode([item.text for item in self._new.values()])
 
     def __len__(self) -> int:
         """Return the number of candidates."""
@@ -74,6 +74,5 @@ class Candidates:
         vectors[known] = self._catalogue.vectors(rows[known])
         priors[known] = self._catalogue.priors(rows[known])
         here = [at for at, position in enumerate(self._new) if part.start <= position < part.stop]
-        if self._new_vectors is not None:
-            vectors[~known] = self._new_vectors[here]
+        vectors[~known] = self._new_vectors[here]
         return vectors, priors

@@ -236,6 +236,12 @@ def test_a_graph_that_is_another(copy: Path, rehash: Callable[[Path], None]) -> 
         Recommender(copy)
 
 
+def test_a_manifest_that_promises_a_score_the_ranker_has_not(copy: Path) -> None:
+    edit(copy, lambda table: table["outputs"].append("movies.like.order"))
+    with pytest.raises(BundleError, match=r"ranker\.onnx: ONNX Runtime cannot run it"):
+        Recommender(copy).rank(["alien"], task="movies.like")
+
+
 def test_a_vocabulary_longer_than_the_embedding_table(copy: Path, rehash: Callable[[Path], None]) -> None:
     with (copy / "vocab.txt").open("a") as stream:
         stream.write("surplus\n")
