@@ -10,6 +10,7 @@ import torch
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray, History, IntArray
 from mtrec_edge_compress.encoding import Encoded
 from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_runtime.candidates import CANDIDATES_PER_RUN
 from mtrec_edge_runtime.neighbours import Neighbours
 from mtrec_edge_runtime.recommender import PAIR_INPUTS
 
@@ -54,9 +55,12 @@ class VectorScorer:
         }
 
     def pair_scores(self, history: History, domain: str) -> dict[str, FloatArray]:
-        """Return each pairwise task of the domain's scores of all its items."""
-        scores = self.rank(self.rank_inputs(history, self.arrays.domains[domain]), domain)
-        return {name: score[0] for name, score in scores.items()}
+        """Return each pairwise task of the domain's scores of all its items, ranked in parts as a device does."""
+        rows = self.arrays.domains[domain]
+        starts = range(rows.start, rows.stop, CANDIDATES_PER_RUN)
+        parts = [slice(start, min(start + CANDIDATES_PER_RUN, rows.stop)) for start in starts]
+        found = [self.rank(self.rank_inputs(history, part), domain) for part in parts]
+        return {name: np.concatenate([part[name][0] for part in found]) for name in found[0]}
 
     def class_logits(self, task: str, rows: IntArray) -> FloatArray:
         """Return (rows, labels) of a multiclass task."""

@@ -5,6 +5,7 @@ result (`results.py`) whose raw samples may be written beside it. Knows nothing 
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -114,13 +115,17 @@ def _run_cell(cell: Cell) -> dict[str, Any]:
 
 
 def _cold_start(bundle: Path, profile: str, request: tuple[str, str], starts: int) -> dict[str, Any]:
-    """Start `starts` processes, files in the page cache, and return each phase's samples up to the first ranking."""
+    """Start `starts` processes and return each phase's samples up to the first ranking.
+
+    One more goes before, untimed: after it files are in the page cache and modules are compiled, as an installer leaves
+    them. Many an environment for development forbids the latter (PYTHONDONTWRITEBYTECODE).
+    """
     rows = []
-    for _ in range(starts):
+    for _ in range(1 + starts):
         arguments = [str(bundle), profile, *request]
-        out = _run([sys.executable, "-c", COLD_START, str(time.monotonic_ns()), *arguments], "")
+        out = _run([sys.executable, "-c", COLD_START, str(time.monotonic_ns()), *arguments], "", compiled=True)
         rows.append([int(part) / 1e6 for part in out.split()])
-    table = np.array(rows)  # (starts, phases)
+    table = np.array(rows[1:])  # (starts, phases)
     columns = dict(zip(("process", "import", "load", "first_score"), table.T, strict=True))
     columns |= {"import_to_score": table[:, 1:].sum(axis=1), "total": table.sum(axis=1)}
     phases = {name: summarize(column) for name, column in columns.items()}
@@ -128,8 +133,9 @@ def _cold_start(bundle: Path, profile: str, request: tuple[str, str], starts: in
     return {"kind": "cold_start", "profile": profile, "threads": 1, "phases": phases, "samples": samples}
 
 
-def _run(command: Sequence[str], text: str) -> str:
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+def _run(command: Sequence[str], text: str, *, compiled: bool = False) -> str:
+    kept = {name: value for name, value in os.environ.items() if not (compiled and name == "PYTHONDONTWRITEBYTECODE")}
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, env=kept)
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise StageError(f"bench: a measuring process ended with {done.returncode}: {last[0]}; run it again alone")

@@ -85,7 +85,8 @@ def _timed(calls: Calls, sampling: Sampling) -> dict[str, Any]:
 
 def _encode_calls(cell: Cell) -> Calls:
     """Time text to vector: tokenize and infer apart, and the call an application makes."""
-    encoder, recommender = _encoder(cell), Recommender(cell.bundle, profile=cell.profile, threads=cell.threads)
+    recommender = Recommender(cell.bundle, profile=cell.profile, threads=cell.threads)
+    encoder = recommender.encoder  # one, as in an application: two would take each other's place in the caches
     texts = _texts(encoder.tokenizer, cell)
     feeds = _feeds(encoder.graph, encoder.tokenizer, cell)
     return {
