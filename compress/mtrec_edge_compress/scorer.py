@@ -12,7 +12,6 @@ from mtrec_edge_compress.encoding import Encoded
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_runtime.candidates import CANDIDATES_PER_RUN
 from mtrec_edge_runtime.neighbours import Neighbours
-from mtrec_edge_runtime.recommender import PAIR_INPUTS
 
 RankInputs = dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]  # the inputs of ranker.onnx by name
 RankFunction = Callable[[RankInputs, str], dict[str, FloatArray]]  # of a domain: its outputs -> (batch, items)
@@ -82,12 +81,7 @@ def torch_ranker(model: MultiTaskModel) -> RankFunction:
     @torch.no_grad()
     def rank(inputs: RankInputs, domain: str) -> dict[str, FloatArray]:
         tensors = {name: torch.from_numpy(np.ascontiguousarray(array)).to(device) for name, array in inputs.items()}
-        scores = model.rank(*ordered(tensors))
+        scores = model.rank(**tensors)
         return {name: score.cpu().numpy() for name, score in scores.items() if name.startswith(f"{domain}.")}
 
     return rank
-
-
-def ordered(tensors: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-    """Return the ranker's inputs in the order `MultiTaskModel.rank` takes them."""
-    return [tensors[name] for name in PAIR_INPUTS]

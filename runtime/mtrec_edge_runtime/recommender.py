@@ -20,8 +20,7 @@ from mtrec_edge_runtime.manifest import Manifest, Profile, read_manifest
 from mtrec_edge_runtime.session import Graph
 from mtrec_edge_runtime.tasks import Kind, Task, order_name
 
-PAIR_INPUTS = ("history", "behaviour", "value", "age", "history_mask", "candidates", "priors", "affinity")
-RANKER_INPUTS = (*PAIR_INPUTS, "asked")
+RANKER_INPUTS = ("history", "behaviour", "value", "age", "history_mask", "candidates", "priors", "affinity", "asked")
 SCORES = "scores"  # the ranker's output
 OUTSIDE = "O"  # a token task's label for a word that belongs to nothing
 
