@@ -222,6 +222,8 @@ def test_an_evaluation_becomes_a_result_with_advantages_as_systems(tmp_path: Pat
     assert result["seeds"] == [3, 0]  # a bundle that does not say its own counts as that of the evaluation
     assert result["systems"]["fused"] == {"video.like ndcg@10": {"value": 0.3, "low": 0.2, "high": 0.4}}
     assert result["systems"]["ease"] == {"video.like ndcg@10": {"value": 0.28}}
-    assert result["systems"]["fused - ease"] == {"video.like ndcg@10": {"value": 0.02, "low": 0.01, "high": 0.03}}
+    assert result["systems"]["fused - ease"] == {
+        "video.like ndcg@10": {"value": 0.02, "low": 0.01, "high": 0.03, "p": 0.001}
+    }
     assert "a seeded sample of 30 users a domain" in result["notes"]
     assert "video.like, each bundle: 0.2500, 0.3500" in result["notes"]

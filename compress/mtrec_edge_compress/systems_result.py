@@ -64,7 +64,7 @@ def _cells(table: dict[str, Any]) -> Iterator[tuple[str, str, str, Measured]]:
     for ours, tasks in table["against"].items():
         for task, differences in tasks.items():
             for other, found in differences.items():
-                measured = Measured(value=found["mean"], low=found["low"], high=found["high"])
+                measured = Measured(value=found["mean"], low=found["low"], high=found["high"], p=found["p"])
                 yield f"{ours} - {other}", task, found["metric"], measured
 
 
