@@ -35,7 +35,7 @@ def test_a_result_file_has_intervals_and_advantages(table):
     assert systems["fused"]["movies.like ndcg@10"] == {"value": 1.0, "low": 1.0, "high": 1.0}  # one user
     assert {"value", "low", "high"} == systems["fused"]["queries.entities span_f1"].keys()
     assert systems["fused - popularity"]["movies.like ndcg@10"]["low"] >= 0
-    assert systems["fused, 3 events - popularity"]["movies.like ndcg@10"].keys() == {"value", "low", "high"}
+    assert systems["fused, 3 events - popularity"]["movies.like ndcg@10"].keys() == {"value", "low", "high", "p"}
 
 
 def test_a_domain_has_a_result_file_of_its_own(table, tmp_path):
