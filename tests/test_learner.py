@@ -53,6 +53,20 @@ def test_a_fresh_text_replaces_its_cached_vector_and_the_cache_stays() -> None:
     assert (learner.cache == 1.0).all()  # all of one age: newer states of targets would tell the label
 
 
+def test_a_step_without_any_fresh_text_teaches_the_ranker() -> None:
+    arrays = world_arrays()
+    pair = next(task for task in arrays.tasks if task.source == "events")
+    alone = replace(arrays, dataset=replace(arrays.dataset, tasks=(pair,)))
+    learner = ready(tiny_learner(alone))
+    batch = next(source_for(learner, alone, replace(SETTINGS, fresh_targets=0)).epoch(0))
+    assert not len(batch.rows)
+    total, found = learner(batch)
+    total.backward()
+    assert set(found) == {pair.name} and torch.isfinite(total)
+    moved = learner.model.heads.inner.weight.grad
+    assert moved is not None and moved.abs().sum() > 0
+
+
 def test_only_tasks_with_labels_in_the_batch_have_a_loss() -> None:
     arrays = world_arrays()
     learner = ready(tiny_learner(arrays))

@@ -177,8 +177,10 @@ class Learner(PairLearner):
 
     def insert_fresh(self, vectors: Tensor, rows: Tensor, batch: Batch, fresh: Tensor) -> Tensor:
         """Return `vectors` with the rows that were encoded in this step put in their place."""
-        place = torch.full((len(self.tokens.ids),), -1, device=rows.device)
         encoded = batch.rows
+        if not len(encoded):
+            return vectors
+        place = torch.full((len(self.tokens.ids),), -1, device=rows.device)
         place[encoded] = torch.arange(len(encoded), device=rows.device)
         found = place[rows]
         return torch.where((found >= 0).unsqueeze(-1), fresh[found.clamp_min(0)], vectors)
