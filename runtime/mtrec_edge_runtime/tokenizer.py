@@ -94,8 +94,8 @@ class WordPiece:
 
     def __init__(self, vocab: Sequence[str]) -> None:
         """Take the tokens in id order; BundleError when one is double or [PAD], [UNK], [CLS], [SEP] is missing."""
-        ids = {token: position for position, token in enumerate(vocab)}
-        if len(ids) != len(vocab) or not set(SPECIAL) <= set(ids):
+        ids = dict(zip(vocab, range(len(vocab)), strict=True))
+        if len(ids) != len(vocab) or not ids.keys() >= set(SPECIAL):
             raise BundleError(
                 f"vocabulary of {len(vocab)} lines: tokens must be distinct and hold {', '.join(SPECIAL)}"
             )
@@ -113,7 +113,7 @@ class WordPiece:
             text = read_bounded(Path(path), MAX_VOCABULARY_BYTES).decode()
         except UnicodeDecodeError as error:
             raise BundleError(f"{path}: {error}; the vocabulary must be UTF-8") from error
-        return cls([line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")])
+        return cls(text.replace("\r\n", "\n").removesuffix("\n").split("\n"))
 
     def tokenize(self, text: str) -> list[str]:
         """Return the pieces of a text, without [CLS] and [SEP]."""
