@@ -1,8 +1,6 @@
 """The search of the teacher's settings: seeded, resumed after a stop, written as a recipe, blind to the test fold."""
 
 import json
-import signal
-import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +15,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from mtrec_edge.cli import main
+from mtrec_edge_compress import training
 from mtrec_edge_compress.data.schema import Dataset, Fold
 from mtrec_edge_compress.data.synthetic import make_world
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.recipe_file import make_recipe, read_recipe, read_tree, setting, with_settings
 from mtrec_edge_compress.tune import Tuned, tune
 from mtrec_edge_runtime.errors import StageError
+from mtrec_edge_runtime.whole_file import write_whole
 
 RECIPE = """
 name = "tiny"
@@ -155,18 +155,22 @@ def test_a_finished_search_trains_nothing_and_more_trials_continue_it(searched: 
     assert outcome(more)[:3] == outcome(found) and len(more.trials) == 4
 
 
-def test_a_stopped_search_goes_on_as_if_nothing_had_been(searched: tuple[Place, Tuned], place: Place) -> None:
-    def interrupt() -> None:
-        """Press Ctrl-C after the second trial's first epoch."""
-        seen: set[Path] = set()
-        while len(seen) < 2:
-            seen |= set(place.out.glob("trials/*/progress.json"))
-            time.sleep(0.002)
-        signal.raise_signal(signal.SIGINT)
+def test_a_stopped_search_goes_on_as_if_nothing_had_been(
+    searched: tuple[Place, Tuned], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[Path] = set()
 
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        place.tune()
+    def write_then_stop(path: Path, text: str) -> None:
+        """Press Ctrl-C when the second trial has saved its first epoch."""
+        write_whole(path, text)
+        seen.add(path.parent)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "write_whole", write_then_stop)
+        with pytest.raises(KeyboardInterrupt):
+            place.tune()
     assert len(list((place.out / "trials").iterdir())) == 1
     found = place.tune()
     assert [trial.state for trial in found.trials] == ["complete", "interrupted", "complete", "complete"]
