@@ -10,7 +10,7 @@ import torch
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray, History, IntArray
 from mtrec_edge_compress.encoding import Encoded
 from mtrec_edge_compress.model import MultiTaskModel
-from mtrec_edge_runtime.candidates import CANDIDATES_PER_RUN
+from mtrec_edge_runtime.candidates import run_slices
 from mtrec_edge_runtime.neighbours import Neighbours
 
 RankInputs = dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int64]]  # the inputs of ranker.onnx by name
@@ -56,9 +56,7 @@ class VectorScorer:
     def pair_scores(self, history: History, domain: str) -> dict[str, FloatArray]:
         """Return each pairwise task of the domain's scores of all its items, ranked in parts as a device does."""
         rows = self.arrays.domains[domain]
-        starts = range(rows.start, rows.stop, CANDIDATES_PER_RUN)
-        parts = [slice(start, min(start + CANDIDATES_PER_RUN, rows.stop)) for start in starts]
-        found = [self.rank(self.rank_inputs(history, part), domain) for part in parts]
+        found = [self.rank(self.rank_inputs(history, part), domain) for part in run_slices(rows.start, rows.stop)]
         return {name: np.concatenate([part[name][0] for part in found]) for name in found[0]}
 
     def class_logits(self, task: str, rows: IntArray) -> FloatArray:

@@ -123,7 +123,7 @@ def _cold_start(bundle: Path, profile: str, request: tuple[str, str], starts: in
     rows = []
     for _ in range(1 + starts):
         arguments = [str(bundle), profile, *request]
-        out = _run([sys.executable, "-c", COLD_START, str(time.monotonic_ns()), *arguments], "", compiled=True)
+        out = _run([sys.executable, "-c", COLD_START, str(time.monotonic_ns()), *arguments], "")
         rows.append([int(part) / 1e6 for part in out.split()])
     table = np.array(rows[1:])  # (starts, phases)
     columns = dict(zip(("process", "import", "load", "first_score"), table.T, strict=True))
@@ -133,9 +133,9 @@ def _cold_start(bundle: Path, profile: str, request: tuple[str, str], starts: in
     return {"kind": "cold_start", "profile": profile, "threads": 1, "phases": phases, "samples": samples}
 
 
-def _run(command: Sequence[str], text: str, *, compiled: bool = False) -> str:
-    kept = {name: value for name, value in os.environ.items() if not (compiled and name == "PYTHONDONTWRITEBYTECODE")}
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, env=kept)
+def _run(command: Sequence[str], text: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise StageError(f"bench: a measuring process ended with {done.returncode}: {last[0]}; run it again alone")

@@ -16,6 +16,16 @@ from mtrec_edge_runtime.history import Candidate, NewItem
 CANDIDATES_PER_RUN = 4096
 
 
+def run_slices(start: int, stop: int) -> Iterator[slice]:
+    """Yield `start` to `stop` as slices of at most 4,096: what one run of the ranker takes.
+
+    >>> list(run_slices(10, 5000))
+    [slice(10, 4106, None), slice(4106, 5000, None)]
+    """
+    for first in range(start, stop, CANDIDATES_PER_RUN):
+        yield slice(first, min(first + CANDIDATES_PER_RUN, stop))
+
+
 class Candidates:
     """Candidates looked up once. `rows` holds each one's catalogue row, -1 for a new item."""
 
@@ -54,8 +64,7 @@ class Candidates:
 
     def parts(self) -> Iterator[tuple[slice, Float32, Float32]]:
         """Yield slices of at most 4,096 candidates with their vectors (n, D) and priors (n, 3), zero for new items."""
-        for start in range(0, len(self), CANDIDATES_PER_RUN):
-            part = slice(start, min(start + CANDIDATES_PER_RUN, len(self)))
+        for part in run_slices(0, len(self)):
             rows = self.rows_of(part)
             if self._new:
                 yield part, *self._mixed(part)

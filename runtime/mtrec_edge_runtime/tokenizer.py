@@ -113,7 +113,7 @@ class WordPiece:
             text = read_bounded(Path(path), MAX_VOCABULARY_BYTES).decode()
         except UnicodeDecodeError as error:
             raise BundleError(f"{path}: {error}; the vocabulary must be UTF-8") from error
-        return cls(text.replace("\r\n", "\n").removesuffix("\n").split("\n"))
+        return cls(text.removesuffix("\n").removesuffix("\r").replace("\r\n", "\n").split("\n"))
 
     def tokenize(self, text: str) -> list[str]:
         """Return the pieces of a text, without [CLS] and [SEP]."""
