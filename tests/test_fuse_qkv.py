@@ -40,6 +40,14 @@ def test_one_product_gives_what_three_gave(tmp_path: Path, make: Callable[[], Mu
     assert np.abs(found.vectors - expected.vectors).max() < 1e-6
 
 
+def test_one_dimension_is_one_node(tmp_path: Path) -> None:
+    export_onnx(student_model(), tmp_path)
+    model = onnx.load(tmp_path / "encoder.fp32.onnx")
+    shapes = [node for node in model.graph.node if node.op_type == "Shape"]
+    assert [{a.name: a.i for a in node.attribute} for node in shapes] == [{"start": 1, "end": 2}]  # how many tokens
+    assert "Unsqueeze" not in {node.op_type for node in model.graph.node if node.input[0] in shapes[0].output}
+
+
 def test_layers_pruned_to_other_widths_keep_their_own_heads(tmp_path: Path) -> None:
     export_onnx(student_model(), tmp_path)
     model = onnx.load(tmp_path / "encoder.fp32.onnx")

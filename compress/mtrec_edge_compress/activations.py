@@ -10,6 +10,7 @@ import onnx
 from onnx import helper
 
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
+from mtrec_edge_runtime.encoder import unpadded
 from mtrec_edge_runtime.session import Graph
 
 
@@ -17,7 +18,7 @@ def activations(model: Any, tensors: Sequence[str], texts: Sequence[IntArray]) -
     """Yield each text's values of the named tensors, (tokens, channels), in order.
 
     Args:
-        model: a graph with the inputs `input_ids` and `attention_mask`; it stays as it is.
+        model: an encoder graph; it stays as it is.
         tensors: names of inner tensors (1, tokens, channels) or (1, channels).
         texts: token ids.
     """
@@ -28,6 +29,5 @@ def activations(model: Any, tensors: Sequence[str], texts: Sequence[IntArray]) -
         onnx.save(watched, path)
         graph = Graph(path)
     for text in texts:
-        ids = np.asarray(text, np.int64)[None]
-        found = graph.run({"input_ids": ids, "attention_mask": np.ones_like(ids)}, tensors)
+        found = graph.run(unpadded(graph, np.asarray(text, np.int64)[None]), tensors)
         yield {name: value.reshape(-1, value.shape[-1]) for name, value in zip(tensors, found, strict=True)}

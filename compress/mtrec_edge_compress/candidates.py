@@ -17,6 +17,7 @@ import numpy as np
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
 from mtrec_edge_compress.onnx_graph import weights_of
 from mtrec_edge_compress.products import cosine_error, open_graph, outputs_of, with_float_products
+from mtrec_edge_runtime.encoder import unpadded
 from mtrec_edge_runtime.session import Graph
 from mtrec_edge_runtime.timing import Sampling, median_ratio, sample_ms
 
@@ -93,5 +94,5 @@ def _times(graphs: dict[str, Graph]) -> dict[str, float]:
 
 
 def _call(graph: Graph, ids: IntArray) -> Callable[[], object]:
-    feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-    return lambda: graph.run(feed, graph.outputs)
+    feeds = unpadded(graph, ids)
+    return lambda: graph.run(feeds, graph.outputs)

@@ -15,7 +15,7 @@ from mtrec_edge_compress.cores import on_every_core
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
 from mtrec_edge_compress.export import ENCODER_FP32, RANKER
 from mtrec_edge_compress.quantize import ENCODER_EXACT, ENCODER_FAST
-from mtrec_edge_runtime.encoder import run_batches
+from mtrec_edge_runtime.encoder import run_batches, unpadded
 from mtrec_edge_runtime.session import Graph
 
 Variant = Literal["fp32", "fast", "exact"]
@@ -56,13 +56,14 @@ class Graphs:
         return TextOutputs(logits.pop("vector"), logits, tags)
 
     def _encode(self, ids: Sequence[IntArray], rows: Sequence[int]) -> dict[str, FloatArray]:
-        block = np.stack([ids[row] for row in rows])
-        return self.run_encoder(block, np.ones_like(block))
+        return self.run_encoder(np.stack([ids[row] for row in rows]))
 
-    def run_encoder(self, input_ids: IntArray, attention_mask: IntArray) -> dict[str, FloatArray]:
-        """Return the encoder's outputs for one batch, (batch, tokens) each."""
-        feed = {"input_ids": input_ids, "attention_mask": attention_mask}
-        return dict(zip(self._encoder.outputs, self._encoder.run(feed, self._encoder.outputs), strict=True))
+    def run_encoder(self, input_ids: IntArray, attention_mask: IntArray | None = None) -> dict[str, FloatArray]:
+        """Return the encoder's outputs for one batch, (batch, tokens) each; without a mask nothing is padding."""
+        feeds = unpadded(self._encoder, input_ids)
+        if attention_mask is not None:
+            feeds |= {"attention_mask": attention_mask}
+        return dict(zip(self._encoder.outputs, self._encoder.run(feeds, self._encoder.outputs), strict=True))
 
     def rank(self, inputs: Mapping[str, Any], domain: str | None = None) -> dict[str, FloatArray]:
         """Return the scores (batch, items) of a domain's outputs, or of all of them.

@@ -44,8 +44,7 @@ def measure_latencies(
 
 
 def _call(graphs: Graphs, ids: IntArray) -> Callable[[], object]:
-    mask = np.ones_like(ids)
-    return lambda: graphs.run_encoder(ids, mask)
+    return lambda: graphs.run_encoder(ids)
 
 
 def _summary(times: Samples) -> dict[str, float]:

@@ -55,10 +55,7 @@ def measure_table(student: MultiTaskModel) -> LatencyTable:
     ids = np.full((1, length), ANY_TOKEN, np.int64)
     with tempfile.TemporaryDirectory() as place:
         graphs = [_graphs(student, shape, Path(place) / str(number), ids) for number, shape in enumerate(shapes)]
-        calls = {
-            str(number): (lambda opened=opened: opened.run_encoder(ids, np.ones_like(ids)))
-            for number, opened in enumerate(graphs)
-        }
+        calls = {str(number): (lambda opened=opened: opened.run_encoder(ids)) for number, opened in enumerate(graphs)}
         samples = sample_ms(calls, SAMPLING)
     return fit_table(shapes, [float(np.median(samples[str(number)])) for number in range(len(shapes))])
 

@@ -152,11 +152,12 @@ def _turned(model: Any, node: Any, table: Array) -> Array:
 
 
 def _look_up_halves(model: Any, node: Any, table: Array) -> list[Any]:
-    name, half = f"{node.input[0]}.half", f"{node.name}/half"
-    add_weight(model, name, table.astype(np.float16))
+    """Cast the whole table, which a runtime does once, when it opens the graph."""
+    half, full = f"{node.input[0]}.half", f"{node.name}/full"
+    add_weight(model, half, table.astype(np.float16))
     return [
-        helper.make_node(node.op_type, [name, *node.input[1:]], [half], half),
-        helper.make_node("Cast", [half], [node.output[0]], f"{node.name}/Cast", to=TensorProto.FLOAT),
+        helper.make_node("Cast", [half], [full], f"{node.name}/Cast", to=TensorProto.FLOAT),
+        helper.make_node(node.op_type, [full, *node.input[1:]], list(node.output), node.name),
     ]
 
 

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
 from mtrec_edge_compress.onnx_graph import copy_of, replace_nodes
 from mtrec_edge_compress.stated_shapes import drop_unread
+from mtrec_edge_runtime.encoder import unpadded
 from mtrec_edge_runtime.session import Graph
 
 Weights = Literal["fp32", "int8"]
@@ -64,9 +65,8 @@ def outputs_of(graph: Graph, texts: Sequence[IntArray]) -> dict[str, list[FloatA
     """Return every output of each text, encoded alone."""
     found: dict[str, list[FloatArray]] = {name: [] for name in graph.outputs}
     for text in texts:
-        ids = np.asarray(text, np.int64)[None]
-        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-        for name, value in zip(graph.outputs, graph.run(feed, graph.outputs), strict=True):
+        feeds = unpadded(graph, np.asarray(text, np.int64)[None])
+        for name, value in zip(graph.outputs, graph.run(feeds, graph.outputs), strict=True):
             found[name].append(value[0])
     return found
 

@@ -3,8 +3,9 @@
 * Words and positions: see lookup_tables.py.
 * Matrices: symmetric INT8, one scale an output column; Optimum's ORTQuantizer makes the graph, rounding.py
   the integers. Before, queries, keys and values are fused (fuse_qkv.py) and wide channels evened out (smooth.py).
-* Profile `fast` multiplies integers (MatMulInteger); profile `exact` turns the same integers back into floats. Products
-  may be left in FP32 where INT8 costs too much (sensitivity.py), or where it is slower (candidates.py).
+* Profile `fast` multiplies integers (MatMulInteger) and takes no mask (unmasked.py); profile `exact` turns the same
+  integers back into floats. Products may be left in FP32 where INT8 costs too much (sensitivity.py), or where it is
+  slower (candidates.py).
 * Small heads stay FP32. The ranker's weights are stored in 16 bits and cast back when it is opened: its arithmetic
   stays FP32, for a ranking is its output.
 
@@ -48,6 +49,7 @@ from mtrec_edge_compress.rounding import column_scales, round_columns
 from mtrec_edge_compress.saturation import check_saturation
 from mtrec_edge_compress.sensitivity import Fallback, choose_fallback
 from mtrec_edge_compress.smooth import smooth
+from mtrec_edge_compress.unmasked import leave_out_mask
 from mtrec_edge_runtime.errors import StageError
 
 DEFAULT = Quantize()
@@ -77,6 +79,7 @@ def quantize(folder_fp32: Path, out: Path, texts: Sequence[IntArray], settings: 
     smooth(prepared, names, texts)
     fast = _dynamic_int8(prepared, names)
     _round_weights(fast, prepared, names, texts, reduce_range=settings.reduce_range)
+    leave_out_mask(fast)
     fallback = choose_fallback(
         fast, prepared, names, texts, budget_bytes=settings.fp32_budget_bytes, max_error=settings.max_cosine_error
     )

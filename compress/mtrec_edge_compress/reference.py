@@ -17,6 +17,7 @@ from transformers import BertConfig, BertModel, PretrainedConfig
 from mtrec_edge_compress.export import GraphShape, export_graph
 from mtrec_edge_compress.graphs import Graphs
 from mtrec_edge_compress.latency import ANY_TOKEN, TOKENS
+from mtrec_edge_runtime.encoder import unpadded
 from mtrec_edge_runtime.session import Graph
 from mtrec_edge_runtime.timing import Sampling, median_ratio, sample_ms
 
@@ -83,11 +84,11 @@ def compare(reference: Path, int8: Path, *, max_tokens: int) -> Comparison:
     """
     tokens = min(TOKENS, max_tokens)
     ids = np.full((1, tokens), ANY_TOKEN, np.int64)
-    feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     bert, student = Graph(reference), Graphs(int8, "fast")
+    feeds = unpadded(bert, ids)
     calls: dict[str, Callable[[], object]] = {
-        "bert": lambda: bert.run(feed, bert.outputs),
-        "student": lambda: student.run_encoder(feed["input_ids"], feed["attention_mask"]),
+        "bert": lambda: bert.run(feeds, bert.outputs),
+        "student": lambda: student.run_encoder(ids),
     }
     samples = sample_ms(calls, SAMPLING)
     ratio = median_ratio(samples["bert"], samples["student"])

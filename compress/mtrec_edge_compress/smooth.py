@@ -3,6 +3,7 @@
 An activation has one INT8 scale a text. A trained BERT has channels thirty times as wide as the rest, which are then
 left with a handful of steps. So, for `x W` with a constant matrix:
 
+* an input whose widest channel is near the median stays as it is: a scaling is a node, and would gain nothing;
 * channels a few times as wide as the median are scaled down, and their rows of W up: `x W = (x s) (W / s)`. Weights
   have a scale for each output column and bear it. Source: Xiao et al., SmoothQuant, 2023; here a cap instead of a power
   of both widths, for most channels are even as they are.
@@ -22,15 +23,16 @@ from mtrec_edge_compress.activations import activations
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
 from mtrec_edge_compress.onnx_graph import replace_nodes, weights_of
 
-WIDE = 2.0  # times the median width: what a channel is scaled down to
-APART = 5.0  # times the median width: a channel beyond is multiplied apart
+EVEN = 3.5  # times the median width: an input without a channel beyond stays as it is
+WIDE = 2.0  # likewise: what a channel is scaled down to
+APART = 20.0  # likewise: a channel beyond is multiplied apart, which takes three nodes
 
 
 def smooth(model: Any, matmuls: Collection[str], texts: Sequence[IntArray]) -> None:
     """Even out the inputs of the named MatMuls.
 
     Args:
-        model: the graph; its inputs are `input_ids` and `attention_mask`.
+        model: the graph.
         matmuls: names of MatMul nodes by a constant matrix (in, out); those of one input share what is done to it.
         texts: token ids of texts that training may read; they tell how wide each channel is.
     """
@@ -55,7 +57,7 @@ def channel_scales(width: FloatArray) -> FloatArray:
     """Return what each channel is multiplied by, (channels,): 1, less where it is wide, 0 where it goes apart."""
     median = np.median(width)
     cap = WIDE * median
-    if cap == 0:
+    if width.max() <= EVEN * median or cap == 0:
         return np.ones_like(width)
     scales = np.minimum(1, cap / np.maximum(width, cap))
     return np.where(width > APART * median, 0, scales).astype(np.float32)

@@ -4,6 +4,7 @@
 * A Reshape is given its shape as a constant: a dimension that stays where it was is 0, which ONNX reads as "as before".
   The tracer writes Shape, Slice, Concat in its place: for a tiny encoder that is most of its nodes, and a runtime that
   cannot tell a tensor's shape beforehand leaves its neighbours unfused.
+* One dimension of a tensor is one Shape, not a Shape, a Gather and an Unsqueeze.
 * An Expand to the shape of what it meets next is left to broadcasting.
 
 Edits a graph in place, whose outputs stay bit for bit; knows nothing of what the graph is for.
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from mtrec_edge_compress.onnx_graph import Array, constants_of, replace_nodes, weights_of
@@ -38,6 +39,7 @@ def state_shapes(model: Any) -> None:
                 made[name] = np.array(shape, np.int64)
                 node.input[1] = name
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in made.items())
+    _join_dimensions(model)
     _drop_expands(model)
     drop_unread(model)
 
@@ -112,6 +114,24 @@ def _inferred(model: Any) -> dict[str, Dims]:
         if all(dim.HasField("dim_value") or dim.dim_param for dim in dims):
             found[tensor.name] = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in dims)
     return found
+
+
+def _join_dimensions(model: Any) -> None:
+    """Write Unsqueeze(Gather(Shape(x), number), 0), one dimension as a list, as one Shape."""
+    known = weights_of(model)
+    maker = {node.output[0]: node for node in model.graph.node}
+    nodes: list[Any] = []
+    for node in model.graph.node:
+        picked = maker.get(node.input[0]) if node.op_type == "Unsqueeze" else None
+        shape = maker.get(picked.input[0]) if picked is not None and picked.op_type == "Gather" else None
+        number = known.get(picked.input[1]) if picked is not None and shape is not None else None
+        if shape is None or shape.op_type != "Shape" or shape.attribute or number is None or number.shape:
+            nodes.append(node)
+            continue
+        place = int(number)
+        ends = {"end": place + 1} if place != -1 else {}
+        nodes.append(helper.make_node("Shape", [shape.input[0]], list(node.output), node.name, start=place, **ends))
+    replace_nodes(model.graph, nodes)
 
 
 def _drop_expands(model: Any) -> None:

@@ -53,7 +53,7 @@ class Encoder:
             lowest=manifest.onnx.onnxruntime,
         )
         names = [task.name for task in manifest.tasks if not task.pairwise]
-        self.graph.require(("input_ids", "attention_mask"), ("vector", *names))
+        self.graph.require(("input_ids", "attention_mask") if self.padded else ("input_ids",), ("vector", *names))
 
     def vectors(self, texts: Sequence[str]) -> Float32:
         """Return item vectors float32 (texts, D) of unit length. Texts are cut at `max_tokens`."""
@@ -76,19 +76,29 @@ class Encoder:
 
     def run(self, ids: Sequence[Sequence[int]], output: str) -> Float32:
         """Return one output for each list of token ids, float32 (texts, ...)."""
-        rows: list[Any] = [None] * len(ids)
+        found: list[Any] = [None] * len(ids)
         for batch in run_batches([len(text) for text in ids], padded=self.padded):
-            longest = len(ids[batch[-1]])
-            tokens = np.full((len(batch), longest), self.tokenizer.pad, np.int64)
-            mask = np.zeros((len(batch), longest), np.int64)
+            (values,) = self.graph.run(self._feeds([ids[position] for position in batch]), [output])
             for row, position in enumerate(batch):
-                tokens[row, : len(ids[position])] = ids[position]
-                mask[row, : len(ids[position])] = 1
-            (values,) = self.graph.run({"input_ids": tokens, "attention_mask": mask}, [output])
-            for row, position in enumerate(batch):
-                rows[position] = values[row]
-        result: Float32 = np.stack(rows)
+                found[position] = values[row]
+        result: Float32 = np.stack(found)
         return result
+
+    def _feeds(self, ids: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:
+        """Return what the graph takes for texts in order of length; profile `exact` pads them to one."""
+        if not self.padded:
+            return unpadded(self.graph, np.array(ids, np.int64))
+        tokens = np.full((len(ids), len(ids[-1])), self.tokenizer.pad, np.int64)
+        mask = np.zeros_like(tokens)
+        for row, text in enumerate(ids):
+            tokens[row, : len(text)] = text
+            mask[row, : len(text)] = 1
+        return {"input_ids": tokens, "attention_mask": mask}
+
+
+def unpadded(graph: Graph, ids: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """Return what an encoder graph takes for texts of one length: ids (texts, tokens), a mask of ones if it has one."""
+    return {"input_ids": ids} | ({"attention_mask": np.ones_like(ids)} if "attention_mask" in graph.inputs else {})
 
 
 def run_batches(lengths: Sequence[int], *, padded: bool) -> Iterator[list[int]]:

@@ -16,7 +16,7 @@ from mtrec_edge_runtime.integrity import FileEntry, check_files, check_name, has
 from mtrec_edge_runtime.tasks import ORDER, Kind, Task
 from mtrec_edge_runtime.whole_file import write_whole
 
-FORMAT = 3
+FORMAT = 4
 MAX_MANIFEST_BYTES = 4 << 20
 
 REQUIRED = (

@@ -107,35 +107,46 @@ def matmul(x: str, weight: str, out: str, *, integer: bool) -> list[onnx.NodePro
 
 def encoder(weights: Weights, *, integer: bool) -> onnx.ModelProto:
     node = helper.make_node
-    nodes = [
-        node("Gather", ["table", "input_ids"], ["rows"]),
-        node("DequantizeLinear", ["rows", "unit"], ["words"]),
+    whole = {"masked": "near", "kept": "words", "kept_states": "states"}  # without a mask nothing is padding
+
+    def made(name: str) -> str:
+        return whole[name] if integer else name
+
+    masks = [
         node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
         node("Unsqueeze", ["mask", "one"], ["keys"]),
         node("Sub", ["keys", "1.0"], ["absent"]),
         node("Mul", ["absent", "1e9"], ["bias"]),
-        node("Transpose", ["words"], ["turned"], perm=[0, 2, 1]),
-        node("MatMul", ["words", "turned"], ["near"]),
         node("Add", ["near", "bias"], ["masked"]),
-        node("Softmax", ["masked"], ["attention"], axis=-1),
-        node("MatMul", ["attention", "words"], ["context"]),
-        node("Add", ["words", "context"], ["states"]),
+    ]
+    columns = [
         node("Unsqueeze", ["mask", "two"], ["column"]),
         node("Mul", ["words", "column"], ["kept"]),
         node("Mul", ["states", "column"], ["kept_states"]),
-        node("ReduceSum", ["kept_states", "one"], ["sum"], keepdims=0),
+    ]
+    nodes = [
+        node("Gather", ["table", "input_ids"], ["rows"]),
+        node("DequantizeLinear", ["rows", "unit"], ["words"]),
+        node("Transpose", ["words"], ["turned"], perm=[0, 2, 1]),
+        node("MatMul", ["words", "turned"], ["near"]),
+        *([] if integer else masks),
+        node("Softmax", [made("masked")], ["attention"], axis=-1),
+        node("MatMul", ["attention", "words"], ["context"]),
+        node("Add", ["words", "context"], ["states"]),
+        *([] if integer else columns),
+        node("ReduceSum", [made("kept_states"), "one"], ["sum"], keepdims=0),
         *matmul("sum", "project", "pooled", integer=integer),
         node("ReduceL2", ["pooled"], ["length"], axes=[-1], keepdims=1),
         node("Max", ["length", "1e-6"], ["divisor"]),
         node("Div", ["pooled", "divisor"], ["vector"]),
         node("Slice", ["vector", "zero", "three", "one"], ["axes"]),
         node("Mul", ["axes", "4.0"], ["movies.genre"]),
-        *matmul("kept", "entities", "found", integer=integer),
+        *matmul(made("kept"), "entities", "found", integer=integer),
         node("Add", ["found", "outside"], ["queries.entities"]),
     ]
     ids = [
         helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
-        for name in ("input_ids", "attention_mask")
+        for name in (("input_ids",) if integer else ("input_ids", "attention_mask"))
     ]
     outputs = [
         helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["batch", D]),
