@@ -76,13 +76,19 @@ class Encoder:
 
     def run(self, ids: Sequence[Sequence[int]], output: str) -> Float32:
         """Return one output for each list of token ids, float32 (texts, ...)."""
+        if len(ids) == 1:  # nothing to put in order: after a graph has run, each line of Python finds its caches empty
+            return self._run(ids, output)
         found: list[Any] = [None] * len(ids)
         for batch in run_batches([len(text) for text in ids], padded=self.padded):
-            (values,) = self.graph.run(self._feeds([ids[position] for position in batch]), [output])
-            for row, position in enumerate(batch):
-                found[position] = values[row]
+            for position, row in zip(batch, self._run([ids[position] for position in batch], output), strict=True):
+                found[position] = row
         result: Float32 = np.stack(found)
         return result
+
+    def _run(self, ids: Sequence[Sequence[int]], output: str) -> Float32:
+        values: Float32
+        (values,) = self.graph.run(self._feeds(ids), [output])
+        return values
 
     def _feeds(self, ids: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:
         """Return what the graph takes for texts in order of length; profile `exact` pads them to one."""

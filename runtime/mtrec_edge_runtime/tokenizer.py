@@ -6,8 +6,9 @@ tables are frozen. Knows nothing of models or batches.
 """
 
 import re
+import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -117,17 +118,11 @@ class WordPiece:
 
     def tokenize(self, text: str) -> list[str]:
         """Return the pieces of a text, without [CLS] and [SEP]."""
-        return [self.vocab[piece] for piece in self._ids(text)]
+        return [self.vocab[piece] for piece in self._ids(text, sys.maxsize)]
 
     def encode(self, text: str, *, max_tokens: int) -> list[int]:
         """Return token ids with [CLS] and [SEP]; pieces beyond `max_tokens` are cut off."""
-        ids = [self.start]
-        for piece in self._ids(text):
-            if len(ids) >= max_tokens - 1:
-                break
-            ids.append(piece)
-        ids.append(self.end)
-        return ids
+        return [self.start, *self._ids(text, max_tokens - 2), self.end]
 
     def encode_words(self, words: Sequence[str], *, max_tokens: int) -> tuple[list[int], list[int]]:
         """Return token ids of given words with [CLS] and [SEP], and the position of each word's first piece.
@@ -136,17 +131,20 @@ class WordPiece:
         """
         ids, firsts = [self.start], []
         for word in words:
-            pieces = list(self._ids(word))[: max_tokens - 1 - len(ids)]
+            pieces = self._ids(word, max_tokens - 1 - len(ids))
             firsts.append(len(ids) if pieces else -1)
             ids += pieces
         return [*ids, self.end], firsts
 
-    def _ids(self, text: str) -> Iterator[int]:
+    def _ids(self, text: str, most: int) -> list[int]:
+        """Return the ids of at most `most` pieces; words beyond these are not looked up."""
+        ids: list[int] = []
+        pieces = self._pieces
         for word in split_words(text):
-            if len(word) > MAX_WORD_CHARACTERS:
-                yield self.unknown
-            else:
-                yield from self._pieces(word)
+            if len(ids) >= most:
+                break
+            ids += pieces(word) if len(word) <= MAX_WORD_CHARACTERS else (self.unknown,)
+        return ids[: max(most, 0)]
 
     def _match(self, word: str) -> tuple[int, ...]:
         """Return the ids of the longest pieces from left to right; [UNK] alone when a rest matches none."""
