@@ -50,6 +50,7 @@ class Encoder:
             folder / manifest.profiles[profile],
             threads=threads,
             weight_only=profile == "exact",
+            few_shapes=True,  # at most BATCH_TEXTS times `max_tokens`
             lowest=manifest.onnx.onnxruntime,
         )
         names = [task.name for task in manifest.tasks if not task.pairwise]
