@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx import helper, numpy_helper
 
-from mtrec_edge_compress.onnx_graph import Array, replace_nodes, weights_of
+from mtrec_edge_compress.onnx_graph import Array, readers_of, replace_nodes, weights_of
 
 TO_HEADS = (0, 2, 1, 3)  # (batch, tokens, heads, size) -> (batch, heads, tokens, size)
 TO_HEADS_TURNED = (0, 2, 3, 1)  # likewise, size before tokens: how a key is written
@@ -32,7 +32,7 @@ class Branch(NamedTuple):
 def fuse_qkv(model: Any) -> int:
     """Fuse every layer's query, key and value; return how many layers were."""
     weights = weights_of(model)
-    readers = _readers(model)
+    readers = readers_of(model)
     groups: dict[str, list[Branch]] = {}
     for node in model.graph.node:
         branch = _branch(node, weights, readers)
@@ -103,11 +103,3 @@ def _biases(branch: Branch, weights: dict[str, Array]) -> list[Array]:
 
 def _shape(branch: Branch, weights: dict[str, Array]) -> tuple[object, ...]:
     return (weights[branch.product.input[1]].shape, *weights[branch.heads.input[1]].tolist())
-
-
-def _readers(model: Any) -> dict[str, list[Any]]:
-    readers: dict[str, list[Any]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    return readers

@@ -97,6 +97,15 @@ def replace_nodes(graph: Any, nodes: list[Any]) -> None:
     graph.node.extend(copies)
 
 
+def readers_of(model: Any) -> dict[str, list[Any]]:
+    """Return the nodes that read each tensor, in order."""
+    readers: dict[str, list[Any]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return readers
+
+
 def weights_of(model: Any) -> dict[str, Array]:
     """Return every initializer by name."""
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}

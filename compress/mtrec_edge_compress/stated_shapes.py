@@ -17,7 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from mtrec_edge_compress.onnx_graph import Array, constants_of, replace_nodes, weights_of
+from mtrec_edge_compress.onnx_graph import Array, constants_of, readers_of, replace_nodes, weights_of
 
 MOST_FOLDED = 64  # elements of a constant that is computed beforehand: shapes and indices, never weights
 ELEMENTWISE = ("Add", "Sub", "Mul", "Div")
@@ -137,10 +137,7 @@ def _join_dimensions(model: Any) -> None:
 def _drop_expands(model: Any) -> None:
     """Leave out an Expand to the shape of the tensor that it is then added to, multiplied or divided with."""
     maker = {node.output[0]: node for node in model.graph.node}
-    readers: dict[str, list[Any]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    readers = readers_of(model)
     for node in model.graph.node:
         shape = maker.get(node.input[1]) if node.op_type == "Expand" else None
         if shape is None or shape.op_type != "Shape" or shape.attribute:
