@@ -19,7 +19,7 @@ _OPENING = threading.Lock()  # sessions must not be created concurrently; runnin
 
 
 class Graph:
-    """An open graph: CPU provider alone, no spinning threads, memory that does not grow with past shapes unless told."""
+    """An open graph: CPU provider alone, no spinning threads, memory that grows with past shapes only when told."""
 
     def __init__(
         self,
