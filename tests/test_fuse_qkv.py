@@ -16,6 +16,7 @@ from mtrec_edge_compress.fuse_qkv import fuse_qkv
 from mtrec_edge_compress.graphs import Graphs
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.onnx_graph import weights_of
+from mtrec_edge_compress.products import open_graph
 from mtrec_edge_compress.stated_shapes import state_shapes, stated
 
 
@@ -83,11 +84,25 @@ def test_shapes_are_stated_and_nothing_else_changes(tmp_path: Path) -> None:
     model = onnx.load(tmp_path / "cut.onnx")
     assert kinds(model)["Shape"] >= 3
     state_shapes(model)
-    assert not {"Shape", "Slice", "Concat", "Expand", "Constant"} & set(kinds(model))
+    assert not {"Shape", "Slice", "Concat", "Expand", "Constant", "ReduceL2", "Clip"} & set(kinds(model))
+    assert kinds(model)["LpNormalization"] == 1
     assert sorted(v.tolist() for v in weights_of(model).values() if v.dtype == np.int64 and v.size > 1) == [
         [0, 0, -1],
         [0, 0, 3, 4],
     ]
+
+
+def test_one_operator_gives_rows_their_unit_length_and_leaves_zeros(tmp_path: Path) -> None:
+    rows = torch.tensor([[3.0, 4.0] + [0.0] * 10, [0.0] * 12]).unsqueeze(1)
+    torch.onnx.export(
+        Cut(), (rows,), tmp_path / "cut.onnx", input_names=["states"], output_names=["out"], opset_version=17,
+        dynamic_axes={"states": {0: "batch", 1: "tokens"}}, dynamo=False,
+    )  # fmt: skip
+    model = onnx.load(tmp_path / "cut.onnx")
+    state_shapes(model)
+    (found,) = open_graph(model).run({"states": rows.numpy()}, ["out"])
+    np.testing.assert_allclose(found, Cut()(rows).numpy(), rtol=0, atol=1e-7)
+    assert not found[1].any()
 
 
 def test_stated_by_hand() -> None:

@@ -23,7 +23,7 @@ from mtrec_edge_compress.activations import activations
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
 from mtrec_edge_compress.onnx_graph import replace_nodes, weights_of
 
-EVEN = 3.5  # times the median width: an input without a channel beyond stays as it is
+EVEN = 4.5  # times the median width: an input without a channel beyond stays as it is
 WIDE = 2.0  # likewise: what a channel is scaled down to
 APART = 20.0  # likewise: a channel beyond is multiplied apart, which takes three nodes
 

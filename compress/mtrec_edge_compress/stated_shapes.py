@@ -6,6 +6,7 @@
   cannot tell a tensor's shape beforehand leaves its neighbours unfused.
 * One dimension of a tensor is one Shape, not a Shape, a Gather and an Unsqueeze.
 * An Expand to the shape of what it meets next is left to broadcasting.
+* Division by one's own length, which is ReduceL2, Clip and Div, is one LpNormalization; a vector of zeros stays one.
 
 Edits a graph in place, whose outputs stay bit for bit; knows nothing of what the graph is for.
 """
@@ -41,6 +42,7 @@ def state_shapes(model: Any) -> None:
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in made.items())
     _join_dimensions(model)
     _drop_expands(model)
+    _join_normalizations(model)
     drop_unread(model)
 
 
@@ -131,6 +133,21 @@ def _join_dimensions(model: Any) -> None:
         place = int(number)
         ends = {"end": place + 1} if place != -1 else {}
         nodes.append(helper.make_node("Shape", [shape.input[0]], list(node.output), node.name, start=place, **ends))
+    replace_nodes(model.graph, nodes)
+
+
+def _join_normalizations(model: Any) -> None:
+    """Write x / max(|x|, a tiny number), lengths over the last axis, as LpNormalization."""
+    maker = {node.output[0]: node for node in model.graph.node}
+    nodes: list[Any] = []
+    for node in model.graph.node:
+        least = maker.get(node.input[1]) if node.op_type == "Div" else None
+        length = maker.get(least.input[0]) if least is not None and least.op_type == "Clip" else None
+        if length is not None and length.op_type == "ReduceL2" and length.input[0] == node.input[0]:
+            options = {a.name: helper.get_attribute_value(a) for a in length.attribute}
+            if options.get("axes") == [-1]:
+                node = helper.make_node("LpNormalization", [node.input[0]], list(node.output), node.name, axis=-1, p=2)
+        nodes.append(node)
     replace_nodes(model.graph, nodes)
 
 
