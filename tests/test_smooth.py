@@ -57,6 +57,22 @@ def test_fp32_outputs_stay_and_widths_fall(tmp_path: Path) -> None:
         assert new.max() <= smoothing.WIDE * np.median(new) * 1.0001
 
 
+def test_a_bias_stays_behind_its_product_when_a_channel_goes_apart(tmp_path: Path) -> None:
+    export_wide(tmp_path)
+    model = onnx.load(tmp_path / "encoder.fp32.onnx")
+    split_gemms(model)
+    before = Graphs(tmp_path, "fp32").encode(id_rows()).vectors
+    smooth(model, matmuls(model), id_rows(seed=1))
+    onnx.save(model, tmp_path / "encoder.fp32.onnx")
+    assert np.abs(Graphs(tmp_path, "fp32").encode(id_rows()).vectors - before).max() < 1e-5
+    apart = {node.name.removesuffix("/Apart") for node in model.graph.node if node.name.endswith("MatMul/Apart")}
+    assert sum("/up/" in name for name in apart) == 2  # one a layer: far beyond what normalised states may hold
+    biases = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 1}
+    for name in apart:
+        (add,) = (node for node in model.graph.node if matmuls(model)[name].output[0] in node.input)
+        assert add.op_type == "Add" and biases & set(add.input)
+
+
 def test_queries_keys_and_values_share_one_product(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smoothing, "EVEN", 1.0)
     monkeypatch.setattr(smoothing, "WIDE", 1.0)  # every activation has a channel above its median
@@ -76,7 +92,7 @@ def test_int8_is_nearer_to_fp32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     errors = []
     for wide, apart in ((smoothing.WIDE, smoothing.APART), (smoothing.WIDE, 1e9), (1e9, 1e9)):
         monkeypatch.setattr(smoothing, "WIDE", wide)
-        monkeypatch.setattr(smoothing, "APART", apart)
+        monkeypatch.setattr(smoothing, "APART_STATES", apart)
         quantize(tmp_path, tmp_path / str(len(errors)), id_rows(seed=1))
         found = Graphs(tmp_path / str(len(errors)), "fast").encode(id_rows()).vectors
         errors.append(float(np.abs(found - expected).mean()))

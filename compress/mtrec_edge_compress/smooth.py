@@ -21,11 +21,12 @@ from onnx import helper, numpy_helper
 
 from mtrec_edge_compress.activations import activations
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
-from mtrec_edge_compress.onnx_graph import replace_nodes, weights_of
+from mtrec_edge_compress.onnx_graph import Array, replace_nodes, weights_of
 
 EVEN = 4.5  # times the median width: an input without a channel beyond stays as it is
 WIDE = 2.0  # likewise: what a channel is scaled down to
-APART = 20.0  # likewise: a channel beyond is multiplied apart, which takes three nodes
+APART = 5.0  # likewise: a channel beyond is multiplied apart, which takes three nodes
+APART_STATES = 20.0  # likewise, of normalised states, whose wide channels cost INT8 less than an activation function's
 
 
 def smooth(model: Any, matmuls: Collection[str], texts: Sequence[IntArray]) -> None:
@@ -38,7 +39,9 @@ def smooth(model: Any, matmuls: Collection[str], texts: Sequence[IntArray]) -> N
     """
     chosen = [node for node in model.graph.node if node.name in set(matmuls)]
     widths = channel_widths(model, sorted({node.input[0] for node in chosen}), texts)
-    scales = {name: channel_scales(width) for name, width in widths.items()}
+    states = {node.output[0] for node in model.graph.node if node.op_type == "LayerNormalization"}
+    limits = {name: APART_STATES if name in states else APART for name in widths}
+    scales = {name: channel_scales(width, limits[name]) for name, width in widths.items()}
     weights, made = weights_of(model), set[str]()
     nodes: list[Any] = []
     for node in model.graph.node:
@@ -50,17 +53,20 @@ def smooth(model: Any, matmuls: Collection[str], texts: Sequence[IntArray]) -> N
             made.add(source)
             nodes += _even_input(model, source, scales[source])
         nodes += _even_product(model, node, weights[node.input[1]], scales[source])
-    replace_nodes(model.graph, nodes)
+    replace_nodes(model.graph, _biases_first(nodes, weights))
 
 
-def channel_scales(width: FloatArray) -> FloatArray:
-    """Return what each channel is multiplied by, (channels,): 1, less where it is wide, 0 where it goes apart."""
+def channel_scales(width: FloatArray, apart: float = APART) -> FloatArray:
+    """Return what each channel is multiplied by, (channels,): 1, less where it is wide, 0 where it goes apart.
+
+    `apart` is the width, in medians, beyond which a channel does.
+    """
     median = np.median(width)
     cap = WIDE * median
     if width.max() <= EVEN * median or cap == 0:
         return np.ones_like(width)
     scales = np.minimum(1, cap / np.maximum(width, cap))
-    return np.where(width > APART * median, 0, scales).astype(np.float32)
+    return np.where(width > apart * median, 0, scales).astype(np.float32)
 
 
 def channel_widths(model: Any, tensors: Sequence[str], texts: Sequence[IntArray]) -> dict[str, FloatArray]:
@@ -100,6 +106,20 @@ def _even_product(model: Any, node: Any, matrix: FloatArray, scales: FloatArray)
         "MatMul", [f"{source}/apart", f"{name}.apart"], [f"{output}/apart"], f"{node.name}/Apart"
     )
     return [node, product, helper.make_node("Add", [node.output[0], product.output[0]], [output], f"{node.name}/Sum")]
+
+
+def _biases_first(nodes: list[Any], weights: dict[str, Array]) -> list[Any]:
+    """Return the nodes with each bias directly behind its product, where a runtime makes both one, not behind a sum."""
+    sums = {node.output[0]: node for node in nodes if node.name.endswith("/Sum")}
+    for node in nodes:
+        before = [name for name in node.input if name in sums]
+        biases = [name for name in node.input if name in weights and weights[name].ndim == 1]
+        if node.op_type == "Add" and before and biases:
+            total = sums[before[0]]
+            even, apart = total.input
+            total.input[:] = [even, biases[0]]
+            node.input[:] = [total.output[0], apart]
+    return nodes
 
 
 def _add(model: Any, name: str, value: Any) -> None:
