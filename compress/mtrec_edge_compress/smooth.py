@@ -8,7 +8,8 @@ left with a handful of steps. So, for `x W` with a constant matrix:
   have a scale for each output column and bear it. Source: Xiao et al., SmoothQuant, 2023; here a cap instead of a power
   of both widths, for most channels are even as they are.
 * channels far wider are multiplied apart, in FP32, and are 0 in `x s`. Source: Dettmers et al., LLM.int8(), 2022; here
-  the channels are fixed beforehand.
+  the channels are fixed beforehand, and normalised states bear more than an activation function's output. A bias stays
+  directly behind its product, which a runtime makes one node, and the product apart is added to both.
 
 Edits an FP32 graph in place, whose outputs stay the same; knows nothing of integers.
 """
