@@ -22,7 +22,7 @@ from onnx import helper, numpy_helper
 
 from mtrec_edge_compress.activations import activations
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
-from mtrec_edge_compress.onnx_graph import Array, replace_nodes, weights_of
+from mtrec_edge_compress.onnx_graph import Array, add_weight, replace_nodes, weights_of
 
 EVEN = 4.5  # times the median width: an input without a channel beyond stays as it is
 WIDE = 2.0  # likewise: what a channel is scaled down to
@@ -82,11 +82,11 @@ def channel_widths(model: Any, tensors: Sequence[str], texts: Sequence[IntArray]
 
 def _even_input(model: Any, source: str, scales: FloatArray) -> list[Any]:
     """Return the nodes that make `source/even`, and `source/apart` where channels go apart."""
-    _add(model, f"{source}.scales", scales)
+    add_weight(model, f"{source}.scales", scales)
     nodes = [helper.make_node("Mul", [source, f"{source}.scales"], [f"{source}/even"], f"{source}/Even")]
     apart = np.flatnonzero(scales == 0)
     if len(apart):
-        _add(model, f"{source}.apart", apart)
+        add_weight(model, f"{source}.apart", apart)
         names = [source, f"{source}.apart"]
         nodes.append(helper.make_node("Gather", names, [f"{source}/apart"], f"{source}/Apart", axis=-1))
     return nodes
@@ -101,7 +101,7 @@ def _even_product(model: Any, node: Any, matrix: FloatArray, scales: FloatArray)
     tensor.CopyFrom(numpy_helper.from_array(np.where(apart, 0, 1 / np.where(apart, 1, scales))[:, None] * matrix, name))
     if not apart.any():
         return [node]
-    _add(model, f"{name}.apart", matrix[apart])
+    add_weight(model, f"{name}.apart", matrix[apart])
     node.output[0] = f"{output}/even"
     product = helper.make_node(
         "MatMul", [f"{source}/apart", f"{name}.apart"], [f"{output}/apart"], f"{node.name}/Apart"
@@ -121,7 +121,3 @@ def _biases_first(nodes: list[Any], weights: dict[str, Array]) -> list[Any]:
             total.input[:] = [even, biases[0]]
             node.input[:] = [total.output[0], apart]
     return nodes
-
-
-def _add(model: Any, name: str, value: Any) -> None:
-    model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
