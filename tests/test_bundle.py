@@ -95,7 +95,8 @@ def bundle(tmp_path_factory, parts):
 
 
 def test_the_devices_bytes_are_all_files_but_the_catalogue(bundle):
-    names = ("encoder.bin", "encoder.exact.onnx", "encoder.onnx", "ranker.onnx", "vocab.txt", "golden.json")
+    graphs = ("encoder.bin", "encoder.exact.onnx", "encoder.onnx", "text_heads.onnx", "ranker.onnx")
+    names = (*graphs, "vocab.txt", "golden.json")
     expected = sum((bundle / name).stat().st_size for name in (*names, "manifest.json"))
     assert device_bytes(bundle) == expected
 
@@ -126,6 +127,7 @@ def test_a_bundle_holds_the_files_of_the_format_and_nothing_else(bundle):
         "golden.json",
         "manifest.json",
         "ranker.onnx",
+        "text_heads.onnx",
         "vocab.txt",
     ]
     assert [path.name for path in bundle.parent.iterdir()] == ["tiny"]  # nothing is left beside it

@@ -22,11 +22,11 @@ def test_graphs_have_the_names_and_axes_of_the_bundle_format(tmp_path):
     export_onnx(student_model(), tmp_path)
     encoder = onnx.load(tmp_path / "encoder.fp32.onnx").graph
     assert axes(encoder.input) == {"input_ids": ["batch", "tokens"], "attention_mask": ["batch", "tokens"]}
-    assert axes(encoder.output) == {
-        "vector": ["batch", 16],
-        "movies.genre": ["batch", 3],
-        "products.tags": ["batch", "tokens", 3],
-    }
+    between = {"vector": ["batch", 16], "states": ["batch", "tokens", 32]}
+    assert axes(encoder.output) == between
+    heads = onnx.load(tmp_path / "text_heads.onnx").graph
+    assert axes(heads.input) == between
+    assert axes(heads.output) == {"movies.genre": ["batch", 3], "products.tags": ["batch", "tokens", 3]}
     ranker = onnx.load(tmp_path / "ranker.onnx").graph
     assert axes(ranker.input) == {
         "history": ["batch", "events", 16],
@@ -87,13 +87,36 @@ def test_export_leaves_the_model_in_training_mode(tmp_path):
 def test_export_twice_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         export_onnx(student_model(), tmp_path / name)
-    for file in ("encoder.fp32.onnx", "ranker.onnx"):
+    for file in ("encoder.fp32.onnx", "text_heads.onnx", "ranker.onnx"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_a_model_without_pairwise_tasks_is_refused(tmp_path):
+def with_tasks(tasks):
     whole = student_model()
-    model = MultiTaskModel(whole.text.backbone, 32, whole.shape, TASKS[2:]).eval()
+    return MultiTaskModel(whole.text.backbone, 32, whole.shape, tasks).eval()
+
+
+@pytest.mark.parametrize(("kind", "read"), [("multiclass", "vector"), ("token", "states")])
+def test_text_heads_of_one_kind_take_what_they_read(tmp_path, kind, read):
+    model = with_tasks(tuple(task for task in TASKS if task.source == "events" or task.kind == kind))
+    export_onnx(model, tmp_path)
+    assert list(axes(onnx.load(tmp_path / "text_heads.onnx").graph.input)) == [read]
+    graphs = Graphs(tmp_path, "fp32", model.outputs)
+    assert torch_parity(model, graphs, vocabulary=VOCABULARY, max_tokens=MAX_TOKENS) < 1e-5
+
+
+def test_without_text_tasks_there_are_no_text_heads(tmp_path):
+    export_onnx(student_model(), tmp_path)
+    model = with_tasks(TASKS[:2])
+    export_onnx(model, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder.fp32.onnx", "ranker.onnx"]
+    graphs = Graphs(tmp_path, "fp32", model.outputs)
+    assert torch_parity(model, graphs, vocabulary=VOCABULARY, max_tokens=MAX_TOKENS) < 1e-5
+    assert graphs.encode([np.array([2, 5, 3])]).logits == {}
+
+
+def test_a_model_without_pairwise_tasks_is_refused(tmp_path):
+    model = with_tasks(TASKS[2:])
     with pytest.raises(StageError, match="no regression or binary task"):
         export_onnx(model, tmp_path)
 

@@ -17,7 +17,7 @@ from mtrec_edge_compress.recipe import Quantize
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.timing import Sampling
 
-FILES = ("encoder.onnx", "encoder.exact.onnx", "encoder.bin", "ranker.onnx")
+FILES = ("encoder.onnx", "encoder.exact.onnx", "encoder.bin", "text_heads.onnx", "ranker.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_every_matrix_of_the_encoder_becomes_int8_in_both_profiles(folder):
     fast = Counter(node.op_type for node in onnx.load(folder / "int8/encoder.onnx").graph.node)
     exact = Counter(node.op_type for node in onnx.load(folder / "int8/encoder.exact.onnx").graph.node)
     assert fast["MatMulInteger"] == fast["DynamicQuantizeLinear"] == 9 and exact["DequantizeLinear"] == 9
-    assert fast["MatMul"] == 4 + 3 and exact["MatMul"] == 9 + 4 + 3  # attention's two a layer; three FP32 heads
+    assert fast["MatMul"] == 4 + 1 and exact["MatMul"] == 9 + 4 + 1  # attention's two a layer; the FP32 projection
     assert fast["Gemm"] == exact["Gemm"] == 0
 
 
@@ -91,8 +91,9 @@ def test_both_profiles_store_equal_weights_once(folder):
 
 
 def test_the_ledger_adds_up_to_one_file(folder):
-    ledger = byte_ledger(folder / "encoder.fp32.onnx")
-    assert sum(ledger.values()) == (folder / "encoder.fp32.onnx").stat().st_size
+    paths = [folder / name for name in ("encoder.fp32.onnx", "text_heads.onnx")]
+    ledger = byte_ledger(*paths)
+    assert sum(ledger.values()) == sum(path.stat().st_size for path in paths)
     words = VOCABULARY * 16 + 16 * 32 + 40 * 32 + 2 * 32  # table, expansion, positions, norm
     assert ledger["embeddings"] == pytest.approx(4 * words, abs=256)
     assert ledger["heads"] == pytest.approx(4 * (33 * 16 + 17 * 3 + 33 * 3), abs=64)
@@ -147,7 +148,7 @@ def test_exact_profile_equals_torch_with_the_weights_rounded(folder):
     for ids in id_rows(4):
         with torch.no_grad():
             expected = model.encode(torch.from_numpy(ids[None]), torch.ones(1, len(ids), dtype=torch.int64))
-        found = graphs.run_encoder(ids[None], np.ones((1, len(ids)), np.int64))
+        found = graphs.run_text(ids[None], np.ones((1, len(ids)), np.int64))
         assert all(np.abs(found[name] - value.numpy()).max() < 1e-5 for name, value in expected.items())
 
 

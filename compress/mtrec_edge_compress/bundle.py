@@ -25,11 +25,11 @@ from mtrec_edge_runtime._version import __version__
 from mtrec_edge_runtime.catalogue import write_catalogue
 from mtrec_edge_runtime.errors import BundleError, StageError
 from mtrec_edge_runtime.golden import check_golden
-from mtrec_edge_runtime.manifest import InputContract, Manifest, Onnx, read_manifest, write_manifest
+from mtrec_edge_runtime.manifest import TEXT_HEADS, InputContract, Manifest, Onnx, read_manifest, write_manifest
 from mtrec_edge_runtime.neighbours import Neighbours, write_neighbours
 from mtrec_edge_runtime.tasks import Task
 
-GRAPH_FILES = (ENCODER_FAST, ENCODER_EXACT, ENCODER_WEIGHTS, RANKER)
+GRAPH_FILES = (ENCODER_FAST, ENCODER_EXACT, ENCODER_WEIGHTS, TEXT_HEADS, RANKER)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def write_bundle(
         staged = Path(place) / "new"
         staged.mkdir()
         for name in GRAPH_FILES:
-            shutil.copyfile(graphs / name, staged / name)
+            if name != TEXT_HEADS or any(not task.device_task().pairwise for task in arrays.tasks):
+                shutil.copyfile(graphs / name, staged / name)
         shutil.copyfile(vocabulary, staged / "vocab.txt")
         write_catalogue(staged, arrays.item_ids, vectors=vectors, priors=arrays.priors)
         write_neighbours(staged, neighbours)

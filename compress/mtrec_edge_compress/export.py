@@ -1,4 +1,7 @@
-"""`export`: the trained model -> `encoder.fp32.onnx` and `ranker.onnx`, named and shaped as docs/bundle-format.md says.
+"""`export`: the trained model -> `encoder.fp32.onnx`, `text_heads.onnx` and `ranker.onnx`.
+
+Named and shaped as docs/bundle-format.md says. The heads of text tasks stand apart, for a runtime computes every node
+of a graph, and who wants an item's vector wants no tags.
 
 Optimum's exporter traces the graphs; every file is checked to be opset 17, IR 8 and pure `ai.onnx`. Writes into one
 folder; knows nothing of quantization.
@@ -22,6 +25,7 @@ from mtrec_edge_compress.model import PRIORS, MultiTaskModel
 from mtrec_edge_compress.onnx_graph import OPSET, check_portable, tidy
 from mtrec_edge_compress.stated_shapes import state_shapes
 from mtrec_edge_runtime.errors import StageError
+from mtrec_edge_runtime.manifest import TEXT_HEADS
 from mtrec_edge_runtime.tasks import Kind
 
 ENCODER_FP32 = "encoder.fp32.onnx"
@@ -49,12 +53,23 @@ class GraphShape:
 
 def encoder_shape(model: MultiTaskModel) -> GraphShape:
     """Return the encoder's inputs and outputs."""
-    outputs: dict[str, Axes] = {"vector": ("batch", model.vector_size)}
+    inputs: dict[str, Axes] = {"input_ids": ("batch", "tokens"), "attention_mask": ("batch", "tokens")}
+    outputs: dict[str, Axes] = {
+        "vector": ("batch", model.vector_size),
+        "states": ("batch", "tokens", model.hidden_size),
+    }
+    return GraphShape(inputs, tuple(inputs), outputs)
+
+
+def text_heads_shape(model: MultiTaskModel) -> GraphShape:
+    """Return inputs and outputs of the text tasks' heads. They are offered what the encoder gives; what no task reads
+    is no input of the graph.
+    """
+    outputs: dict[str, Axes] = {}
     for task in model.text_tasks:
         leading: Axes = ("batch", "tokens") if task.kind is Kind.TOKEN else ("batch",)
         outputs[task.name] = (*leading, len(task.labels))
-    inputs: dict[str, Axes] = {"input_ids": ("batch", "tokens"), "attention_mask": ("batch", "tokens")}
-    return GraphShape(inputs, tuple(inputs), outputs)
+    return GraphShape(encoder_shape(model).outputs, (), outputs)
 
 
 def ranker_shape(model: MultiTaskModel) -> GraphShape:
@@ -77,7 +92,7 @@ def ranker_shape(model: MultiTaskModel) -> GraphShape:
 
 
 class EncoderGraph(nn.Module):
-    """`MultiTaskModel.encode` as a module of its own, which is what the exporter traces."""
+    """`MultiTaskModel.text` as a module of its own, which is what the exporter traces."""
 
     def __init__(self, model: MultiTaskModel) -> None:
         super().__init__()
@@ -85,7 +100,20 @@ class EncoderGraph(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """Return the outputs of `encoder.onnx`."""
-        return self.model.encode(input_ids, attention_mask)
+        states, pooled = self.model.text(input_ids, attention_mask)
+        return {"vector": self.model.text.vector(pooled), "states": states}
+
+
+class TextHeadsGraph(nn.Module):
+    """`MultiTaskModel.text_outputs` as a module of its own."""
+
+    def __init__(self, model: MultiTaskModel) -> None:
+        super().__init__()
+        self.model, self.config = model, PretrainedConfig()
+
+    def forward(self, vector: Tensor, states: Tensor) -> dict[str, Tensor]:
+        """Return the outputs of `text_heads.onnx`."""
+        return self.model.text_outputs(states, vector)
 
 
 class RankerGraph(nn.Module):
@@ -160,12 +188,15 @@ class GraphConfig(OnnxConfig):  # type: ignore[misc]
 
 
 def export_onnx(model: MultiTaskModel, folder: Path) -> None:
-    """Write `encoder.fp32.onnx` and `ranker.onnx` of `model` into `folder`; the model stays as it was.
+    """Write the graphs of `model` into `folder`; the model stays as it was.
 
     Raises StageError when a graph would not run on any ONNX Runtime from 1.20 on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     export_graph(EncoderGraph(model), encoder_shape(model), folder / ENCODER_FP32)
+    (folder / TEXT_HEADS).unlink(missing_ok=True)
+    if model.text_tasks:
+        export_graph(TextHeadsGraph(model), text_heads_shape(model), folder / TEXT_HEADS)
     export_graph(RankerGraph(model), ranker_shape(model), folder / RANKER)
 
 

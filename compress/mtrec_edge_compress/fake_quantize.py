@@ -75,10 +75,10 @@ def _answer_by(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
 
 
 def products_of(student: MultiTaskModel) -> list[nn.Linear]:
-    """Return the layers that become INT8: the backbone's, and heads too large to stay FP32."""
+    """Return the layers that become INT8: the backbone's, and the projection where it is too large to stay FP32."""
     layers = [part for part in student.text.backbone.modules() if isinstance(part, nn.Linear)]
-    heads = [part for part in (student.text.projection, *student.text_heads) if isinstance(part, nn.Linear)]
-    return layers + [head for head in heads if head.weight.numel() * 4 > MAX_FP32_HEAD_BYTES]
+    projection = student.text.projection
+    return layers + [projection] * (projection.weight.numel() * 4 > MAX_FP32_HEAD_BYTES)
 
 
 def straight_through(exact: Tensor, rounded: Tensor) -> Tensor:

@@ -14,8 +14,10 @@ import numpy as np
 from mtrec_edge_compress.cores import on_every_core
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
 from mtrec_edge_compress.export import ENCODER_FP32, RANKER
+from mtrec_edge_compress.products import text_logits
 from mtrec_edge_compress.quantize import ENCODER_EXACT, ENCODER_FAST
 from mtrec_edge_runtime.encoder import run_batches, unpadded
+from mtrec_edge_runtime.manifest import TEXT_HEADS
 from mtrec_edge_runtime.session import Graph
 
 Variant = Literal["fp32", "fast", "exact"]
@@ -24,7 +26,7 @@ ENCODERS: dict[Variant, str] = {"fp32": ENCODER_FP32, "fast": ENCODER_FAST, "exa
 
 @dataclass(frozen=True)
 class TextOutputs:
-    """What an encoder graph gives for some texts, in their order, a row a token for token tasks."""
+    """What encoder and text heads give for some texts, in their order, a row a token for token tasks."""
 
     vectors: FloatArray  # (texts, D)
     logits: dict[str, FloatArray]  # multiclass task -> (texts, labels)
@@ -32,7 +34,7 @@ class TextOutputs:
 
 
 class Graphs:
-    """The encoder of one variant and the ranker of a folder, opened."""
+    """The encoder of one variant, text heads and ranker of a folder, opened."""
 
     def __init__(self, folder: Path, variant: Variant, outputs: Sequence[str] = ()) -> None:
         """Open `folder`'s graphs, one thread a run; BundleError when one is missing.
@@ -40,23 +42,30 @@ class Graphs:
         `outputs` names what the ranker can be asked for; without them the encoder alone is of use.
         """
         self._encoder = Graph(folder / ENCODERS[variant], weight_only=variant == "exact")
+        self._heads = Graph(folder / TEXT_HEADS) if (folder / TEXT_HEADS).is_file() else None
         self._ranker = Graph(folder / RANKER)
         self.outputs = tuple(outputs)
 
     def encode(self, ids: Sequence[IntArray]) -> TextOutputs:
         """Return every output for texts given as token ids, at least one; equal lengths share a run."""
-        rows: dict[str, list[Any]] = {name: [None] * len(ids) for name in self._encoder.outputs}
+        rows: dict[str, list[Any]] = {}
         batches = list(run_batches([len(text) for text in ids], padded=False))
         for batch, found in zip(batches, on_every_core(partial(self._encode, ids), batches), strict=True):
             for name, values in found.items():
+                found_rows = rows.setdefault(name, [None] * len(ids))
                 for row, value in zip(batch, values, strict=True):
-                    rows[name][row] = value
+                    found_rows[row] = value
         tags = {name: values for name, values in rows.items() if values[0].ndim == 2}
         logits = {name: np.stack(values) for name, values in rows.items() if name not in tags}
         return TextOutputs(logits.pop("vector"), logits, tags)
 
     def _encode(self, ids: Sequence[IntArray], rows: Sequence[int]) -> dict[str, FloatArray]:
-        return self.run_encoder(np.stack([ids[row] for row in rows]))
+        return self.run_text(np.stack([ids[row] for row in rows]))
+
+    def run_text(self, input_ids: IntArray, attention_mask: IntArray | None = None) -> dict[str, FloatArray]:
+        """Return `vector` and every text task's logits for one batch, as `MultiTaskModel.encode` does."""
+        found = self.run_encoder(input_ids, attention_mask)
+        return {"vector": found["vector"], **text_logits(self._heads, found)}
 
     def run_encoder(self, input_ids: IntArray, attention_mask: IntArray | None = None) -> dict[str, FloatArray]:
         """Return the encoder's outputs for one batch, (batch, tokens) each; without a mask nothing is padding."""

@@ -251,7 +251,10 @@ class MultiTaskModel(nn.Module):
         return self.shape.max_history
 
     def text_outputs(self, states: Tensor, vector: Tensor) -> dict[str, Tensor]:
-        """Return each text task's logits: (batch, labels) or (batch, tokens, labels)."""
+        """Return each text task's logits: (batch, labels) or (batch, tokens, labels).
+
+        Multi-class tasks read `vector` (batch, D), token tasks `states` (batch, tokens, hidden).
+        """
         scaled = vector * math.sqrt(self.vector_size)
         return {
             task.name: head(scaled if task.kind is Kind.MULTICLASS else states)
@@ -259,7 +262,7 @@ class MultiTaskModel(nn.Module):
         }
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        """Return the outputs of `encoder.onnx`: `vector` and every text task's logits."""
+        """Return what `encoder.onnx` and `text_heads.onnx` give: `vector` and every text task's logits."""
         states, pooled = self.text(input_ids, attention_mask)
         vector = self.text.vector(pooled)
         return {"vector": vector, **self.text_outputs(states, vector)}

@@ -22,7 +22,7 @@ PURE_DOMAINS = ("", "ai.onnx")
 MIN_EXTERNAL_BYTES = 1024  # smaller tensors stay inside the graph
 ALIGNMENT = 64  # bytes; a cache line, so that mapped weights start on one
 COMPONENTS = ("embeddings", "encoder", "heads", "overhead")
-HEAD_SCOPES = ("/projection/", "/text_heads")  # node names carry the module's path
+HEAD_SCOPES = ("/projection/", "text_heads")  # node names carry the module's path
 
 Array = npt.NDArray[Any]
 
@@ -148,12 +148,17 @@ def write_shared(models: Mapping[Path, Any], weights: Path) -> None:
         path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def byte_ledger(graph: Path) -> dict[str, int]:
-    """Return the bytes of an encoder graph by component: embeddings, encoder, heads, overhead.
+def byte_ledger(*graphs: Path) -> dict[str, int]:
+    """Return the bytes of encoder and text heads by component: embeddings, encoder, heads, overhead.
 
-    Weights count where their node belongs, wherever they are stored; overhead is what the graph file holds besides
-    weights (nodes, names, shapes). The sum is what the graph would weigh as one file.
+    Weights count where their node belongs, wherever they are stored; overhead is what a graph's file holds besides
+    weights (nodes, names, shapes). The sum is what the graphs would weigh with all weights inside.
     """
+    ledgers = [_byte_ledger(graph) for graph in graphs]
+    return {component: sum(ledger[component] for ledger in ledgers) for component in COMPONENTS}
+
+
+def _byte_ledger(graph: Path) -> dict[str, int]:
     model = onnx.load(graph, load_external_data=False)
     ledger = dict.fromkeys(COMPONENTS, 0)
     owner = {name: _component(node) for node in model.graph.node for name in node.input}

@@ -30,7 +30,7 @@ def torch_parity(model: MultiTaskModel, graphs: Graphs, *, vocabulary: int, max_
             for tokens in _lengths(TEXT_LENGTHS, max_tokens):
                 ids, mask = rng.integers(0, vocabulary, (batch, tokens)), _ragged_mask(rng, batch, tokens)
                 expected = model.encode(torch.from_numpy(ids), torch.from_numpy(mask))
-                worst = max(worst, _difference(expected, graphs.run_encoder(ids, mask)))
+                worst = max(worst, _difference(expected, graphs.run_text(ids, mask)))
             for events in _lengths(HISTORY_LENGTHS, model.max_history):
                 inputs = random_ranker_inputs(rng, model, batch=batch, events=events)
                 expected = model.rank(**{name: torch.from_numpy(value) for name, value in inputs.items()})

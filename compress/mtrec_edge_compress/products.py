@@ -5,7 +5,7 @@ error), or with the same INT8 weights turned into floats when the graph is opene
 Returns graphs; knows nothing of which product should be taken back.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -61,14 +61,23 @@ def open_graph(model: Any) -> Graph:
         return Graph(path)
 
 
-def outputs_of(graph: Graph, texts: Sequence[IntArray]) -> dict[str, list[FloatArray]]:
-    """Return every output of each text, encoded alone."""
-    found: dict[str, list[FloatArray]] = {name: [] for name in graph.outputs}
+def outputs_of(graph: Graph, texts: Sequence[IntArray], heads: Graph | None = None) -> dict[str, list[FloatArray]]:
+    """Return every output of each text, encoded alone, and what `heads` make of these."""
+    found: dict[str, list[FloatArray]] = {}
     for text in texts:
         feeds = unpadded(graph, np.asarray(text, np.int64)[None])
-        for name, value in zip(graph.outputs, graph.run(feeds, graph.outputs), strict=True):
-            found[name].append(value[0])
+        values = dict(zip(graph.outputs, graph.run(feeds, graph.outputs), strict=True))
+        for name, value in (values | text_logits(heads, values)).items():
+            found.setdefault(name, []).append(value[0])
     return found
+
+
+def text_logits(heads: Graph | None, found: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Return every text task's logits of what an encoder graph gave; nothing where there are no text heads."""
+    if heads is None:
+        return {}
+    feeds = {name: found[name] for name in heads.inputs}
+    return dict(zip(heads.outputs, heads.run(feeds, heads.outputs), strict=True))
 
 
 def cosine_error(expected: Sequence[FloatArray], found: Sequence[FloatArray]) -> float:

@@ -6,8 +6,8 @@
 * Profile `fast` multiplies integers (MatMulInteger) and takes no mask (unmasked.py); profile `exact` turns the same
   integers back into floats. Products may be left in FP32 where INT8 costs too much (sensitivity.py), or where it is
   slower (candidates.py).
-* Small heads stay FP32. The ranker's weights are stored in 16 bits and cast back when it is opened: its arithmetic
-  stays FP32, for a ranking is its output.
+* A small projection stays FP32. The weights of text heads and ranker are stored in 16 bits and cast back when these
+  graphs are opened: their arithmetic stays FP32, for labels and rankings are their output.
 
 Knows nothing of whether the result is good enough: verify.py measures that.
 """
@@ -51,6 +51,8 @@ from mtrec_edge_compress.sensitivity import Fallback, choose_fallback
 from mtrec_edge_compress.smooth import smooth
 from mtrec_edge_compress.unmasked import leave_out_mask
 from mtrec_edge_runtime.errors import StageError
+from mtrec_edge_runtime.manifest import TEXT_HEADS
+from mtrec_edge_runtime.session import Graph
 
 DEFAULT = Quantize()
 
@@ -58,13 +60,13 @@ ENCODER_FAST = "encoder.onnx"
 ENCODER_EXACT = "encoder.exact.onnx"
 ENCODER_WEIGHTS = "encoder.bin"
 
-MIN_HALF_BYTES = 1024  # a smaller weight of the ranker stays FP32
-MAX_FP32_HEAD_BYTES = 256 * 1024  # a head up to this size keeps FP32 weights: rounding it buys little and shows at once
+MIN_HALF_BYTES = 1024  # a smaller weight of text heads and ranker stays FP32
+MAX_FP32_HEAD_BYTES = 256 * 1024  # a projection up to this size keeps FP32 weights: rounding buys little, shows at once
 MAX_FP32_BYTES = 64 * 1024  # anything else above this size must have become INT8
 
 
 def quantize(folder_fp32: Path, out: Path, texts: Sequence[IntArray], settings: Quantize = DEFAULT) -> dict[str, Any]:
-    """Read `encoder.fp32.onnx` and `ranker.onnx` from `folder_fp32`, write the shipped graphs into `out`.
+    """Read the graphs that `export_onnx` wrote into `folder_fp32`, write the shipped ones into `out`.
 
     `texts` are token ids that training may read: they show what activations are like. Returns what the stage's record
     says of it. Raises StageError when a large FP32 tensor or a foreign operator is left. The same input gives the same
@@ -88,7 +90,8 @@ def quantize(folder_fp32: Path, out: Path, texts: Sequence[IntArray], settings: 
     integers = [name for name in names if name not in fallback.names]
     exact = _weight_only(prepared, integers, fast)
     if settings.candidates:
-        fast, facts["candidate"], measured = fastest(fast, prepared, integers, texts)
+        heads = Graph(folder_fp32 / TEXT_HEADS) if (folder_fp32 / TEXT_HEADS).is_file() else None
+        fast, facts["candidate"], measured = fastest(fast, prepared, integers, heads, texts)
         facts["candidates"] = [asdict(candidate) for candidate in measured]
     allowed = {node.input[1] for node in prepared.graph.node if node.name in fallback.names}
     for model, name in ((fast, ENCODER_FAST), (exact, ENCODER_EXACT)):
@@ -97,10 +100,12 @@ def quantize(folder_fp32: Path, out: Path, texts: Sequence[IntArray], settings: 
         check_portable(model, name)
         _check_no_large_floats(model, name, allowed)
     write_shared({out / ENCODER_FAST: fast, out / ENCODER_EXACT: exact}, out / ENCODER_WEIGHTS)
-    ranker = onnx.load(folder_fp32 / RANKER)
-    store_halves(ranker)
-    check_portable(ranker, RANKER)
-    (out / RANKER).write_bytes(ranker.SerializeToString(deterministic=True))
+    for name in (TEXT_HEADS, RANKER):
+        (out / name).unlink(missing_ok=True)
+        if (folder_fp32 / name).is_file():
+            model = onnx.load(folder_fp32 / name)
+            store_halves(model, name)
+            (out / name).write_bytes(model.SerializeToString(deterministic=True))
     return facts | check_saturation(out / ENCODER_FAST).facts()
 
 
@@ -137,10 +142,10 @@ def split_gemms(model: Any) -> None:
     replace_nodes(model.graph, nodes)
 
 
-def store_halves(model: Any) -> None:
+def store_halves(model: Any, graph: str) -> None:
     """Store every large FP32 weight as float16 and a Cast, which ONNX Runtime folds away when it opens the graph.
 
-    Raises StageError for a weight beyond float16.
+    Raises StageError, naming the file `graph`, for a weight beyond float16.
     """
     casts = []
     for tensor in model.graph.initializer:
@@ -150,14 +155,16 @@ def store_halves(model: Any) -> None:
         with np.errstate(over="ignore"):  # refused below
             half = value.astype(np.float16)
         if not np.isfinite(half).all():
-            raise StageError(f"quantize: {name} holds {np.abs(value).max():.3g}, beyond float16; train it again")
+            raise StageError(
+                f"quantize: {graph}: {name} holds {np.abs(value).max():.3g}, beyond float16; train it again"
+            )
         tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
         casts.append(helper.make_node("Cast", [f"{name}.half"], [name], f"{name}/Cast", to=onnx.TensorProto.FLOAT))
     replace_nodes(model.graph, [*casts, *model.graph.node])
 
 
 def _matmuls_to_quantize(model: Any) -> list[str]:
-    """Return the names of the MatMuls by a constant matrix, without the small heads."""
+    """Return the names of the MatMuls by a constant matrix, without a small projection."""
     weights = weights_of(model)
     found = [node for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in weights]
     return [n.name for n in found if not (is_head(n) and weights[n.input[1]].nbytes <= MAX_FP32_HEAD_BYTES)]

@@ -49,6 +49,7 @@ from mtrec_edge_compress.untaught import train_untaught
 from mtrec_edge_compress.verify import INT8_STAGES, Verdict, verify
 from mtrec_edge_compress.vocabulary import trim_vocabulary
 from mtrec_edge_runtime.integrity import hash_file
+from mtrec_edge_runtime.manifest import TEXT_HEADS
 from mtrec_edge_runtime.whole_file import write_whole
 
 Made = tuple[list[Row], dict[str, Any]]  # rows of the ledger, facts
@@ -223,7 +224,8 @@ def quantize_graphs(job: Job, folder: Path) -> Made:
     """Make the two INT8 profiles."""
     facts = quantize(job.folder("export"), folder, job.calibration_texts(), job.recipe.quantize)
     rows = [graph_row(job, "int8_fast", folder, "fast"), graph_row(job, "int8_exact", folder, "exact")]
-    return rows, {"bytes": byte_ledger(folder / ENCODER_FAST)} | facts
+    parts = [folder / name for name in (ENCODER_FAST, TEXT_HEADS) if (folder / name).is_file()]
+    return rows, {"bytes": byte_ledger(*parts)} | facts
 
 
 def verify_graphs(job: Job, folder: Path) -> Made:

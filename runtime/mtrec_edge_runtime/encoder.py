@@ -1,6 +1,6 @@
-"""Texts -> the encoder graph's outputs: tokenise, batch by length, run, put back in order.
+"""Texts -> item vectors, and the logits of text tasks: tokenise, batch by length, run, put back in order.
 
-Reads `vocab.txt` and an encoder graph. Knows nothing of items, users or the catalogue.
+Reads `vocab.txt`, an encoder graph and `text_heads.onnx`. Knows nothing of items, users or the catalogue.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtrec_edge_runtime.errors import BundleError, InputError
-from mtrec_edge_runtime.manifest import Manifest, Profile
+from mtrec_edge_runtime.manifest import TEXT_HEADS, Manifest, Profile
 from mtrec_edge_runtime.session import Graph
 from mtrec_edge_runtime.tokenizer import WordPiece
 
@@ -35,7 +35,7 @@ def check_text(text: str) -> str:
 
 
 class Encoder:
-    """The tokenizer and the encoder graph of one profile."""
+    """The tokenizer, the encoder graph of one profile and the text tasks' heads."""
 
     def __init__(self, folder: Path, manifest: Manifest, *, profile: Profile, threads: int) -> None:
         """Open vocabulary and graph; BundleError when the bundle lacks the profile or the parts do not fit."""
@@ -53,8 +53,11 @@ class Encoder:
             few_shapes=True,  # at most BATCH_TEXTS times `max_tokens`
             lowest=manifest.onnx.onnxruntime,
         )
-        names = [task.name for task in manifest.tasks if not task.pairwise]
-        self.graph.require(("input_ids", "attention_mask") if self.padded else ("input_ids",), ("vector", *names))
+        self.graph.require(("input_ids", "attention_mask") if self.padded else ("input_ids",), ("vector", "states"))
+        tasks = [task for task in manifest.tasks if not task.pairwise]
+        self.heads = Graph(folder / TEXT_HEADS, threads=threads, lowest=manifest.onnx.onnxruntime) if tasks else None
+        if self.heads:
+            self.heads.require({task.reads for task in tasks}, [task.name for task in tasks])
 
     def vectors(self, texts: Sequence[str]) -> Float32:
         """Return item vectors float32 (texts, D) of unit length. Texts are cut at `max_tokens`."""
@@ -76,7 +79,7 @@ class Encoder:
         return [logits[first] if first >= 0 else None for first in firsts]
 
     def run(self, ids: Sequence[Sequence[int]], output: str) -> Float32:
-        """Return one output for each list of token ids, float32 (texts, ...)."""
+        """Return `vector`, or a text task's logits, for each list of token ids, float32 (texts, ...)."""
         if len(ids) == 1:  # nothing to put in order: after a graph has run, each line of Python finds its caches empty
             return self._run(ids, output)
         found: list[Any] = [None] * len(ids)
@@ -88,7 +91,11 @@ class Encoder:
 
     def _run(self, ids: Sequence[Sequence[int]], output: str) -> Float32:
         values: Float32
-        (values,) = self.graph.run(self._feeds(ids), [output])
+        if self.heads is None or output not in self.heads.outputs:
+            (values,) = self.graph.run(self._feeds(ids), [output])
+            return values
+        read = self.graph.run(self._feeds(ids), self.heads.inputs)
+        (values,) = self.heads.run(dict(zip(self.heads.inputs, read, strict=True)), [output])
         return values
 
     def _feeds(self, ids: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:

@@ -1,7 +1,7 @@
 """`golden.json`: strings -> token ids -> vectors -> scores, by which a bundle proves itself on any machine.
 
 Writes the file through an open bundle, reads it and compares. Numbers are those of profile `exact`: text outputs as
-the encoder gives them (logits), scores as `Recommender.score` gives them (clipped, or probability), orders as
+the text heads give them (logits), scores as `Recommender.score` gives them (clipped, or probability), orders as
 `Recommender.order` gives them.
 """
 

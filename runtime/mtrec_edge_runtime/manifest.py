@@ -16,9 +16,10 @@ from mtrec_edge_runtime.integrity import FileEntry, check_files, check_name, has
 from mtrec_edge_runtime.tasks import ORDER, Kind, Task
 from mtrec_edge_runtime.whole_file import write_whole
 
-FORMAT = 4
+FORMAT = 5
 MAX_MANIFEST_BYTES = 4 << 20
 
+TEXT_HEADS = "text_heads.onnx"  # where there are text tasks
 REQUIRED = (
     "ranker.onnx",
     "vocab.txt",
@@ -162,7 +163,8 @@ def read_manifest(folder: str | Path, verify: bool = True) -> Manifest:
         raise BundleError(f"{path}: {error} is missing; the bundle is damaged, get it again") from error
     except (TypeError, ValueError, AttributeError, RecursionError, OverflowError, InputError) as error:
         raise BundleError(f"{path}: {error}; the bundle is damaged, get it again") from error
-    if unlisted := {*REQUIRED, *manifest.profiles.values()} - set(manifest.files):
+    heads = () if all(task.pairwise for task in manifest.tasks) else (TEXT_HEADS,)
+    if unlisted := {*REQUIRED, *manifest.profiles.values(), *heads} - set(manifest.files):
         raise BundleError(f"{path}: files lacks {', '.join(sorted(unlisted))}; the bundle is incomplete, get it again")
     check_files(folder, manifest.files, hashes=verify)
     return manifest

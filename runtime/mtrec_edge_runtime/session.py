@@ -7,7 +7,7 @@ for since 1.29 ONNX Runtime reports home by default.
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ class Graph:
         self._options = ort.RunOptions()
         self._options.log_severity_level = 4
 
-    def require(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    def require(self, inputs: Collection[str], outputs: Sequence[str]) -> None:
         """Refuse a graph that does not take `inputs` or does not give `outputs`."""
         missing = [name for name in outputs if name not in self.outputs]
         if set(inputs) != set(self.inputs) or missing:

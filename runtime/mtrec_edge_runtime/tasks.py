@@ -32,9 +32,9 @@ class Task:
     """One task of a model, named `domain.signal`.
 
     A `regression` or `binary` task scores a (user, item) pair: `ranker.onnx` can be asked for it. A `multiclass` or
-    `token` task reads one text and is an output of `encoder.onnx`, by the task's name. A binary task that `ranks` may
-    have a second score, `domain.signal.order`: how likely the user meets the item and likes it, where the task's own
-    score says how likely they like it once met.
+    `token` task reads one text and is an output of `text_heads.onnx`, by the task's name. A binary task that `ranks`
+    may have a second score, `domain.signal.order`: how likely the user meets the item and likes it, where the task's
+    own score says how likely they like it once met.
     """
 
     name: str
@@ -63,3 +63,8 @@ class Task:
     def pairwise(self) -> bool:
         """Whether the task scores a (user, item) pair rather than one text."""
         return self.kind in (Kind.REGRESSION, Kind.BINARY)
+
+    @property
+    def reads(self) -> str:
+        """Which output of `encoder.onnx` the head of a text task takes: a text's vector, or its tokens' states."""
+        return "states" if self.kind is Kind.TOKEN else "vector"

@@ -85,7 +85,6 @@ def encoder_weights() -> Weights:
     weights = Weights()
     weights.add("table", table)
     weights.add("project", np.eye(D, dtype=np.int8) * 127)
-    weights.add("entities", np.array([[0, 127, 0], [0, 127, 0], [0, 127, 0], [0, 0, 127]], np.int8))
     return weights
 
 
@@ -107,7 +106,7 @@ def matmul(x: str, weight: str, out: str, *, integer: bool) -> list[onnx.NodePro
 
 def encoder(weights: Weights, *, integer: bool) -> onnx.ModelProto:
     node = helper.make_node
-    whole = {"masked": "near", "kept": "words", "kept_states": "states"}  # without a mask nothing is padding
+    whole = {"masked": "near", "kept_states": "all_states"}  # without a mask nothing is padding
 
     def made(name: str) -> str:
         return whole[name] if integer else name
@@ -121,8 +120,7 @@ def encoder(weights: Weights, *, integer: bool) -> onnx.ModelProto:
     ]
     columns = [
         node("Unsqueeze", ["mask", "two"], ["column"]),
-        node("Mul", ["words", "column"], ["kept"]),
-        node("Mul", ["states", "column"], ["kept_states"]),
+        node("Mul", ["all_states", "column"], ["kept_states"]),
     ]
     nodes = [
         node("Gather", ["table", "input_ids"], ["rows"]),
@@ -132,17 +130,14 @@ def encoder(weights: Weights, *, integer: bool) -> onnx.ModelProto:
         *([] if integer else masks),
         node("Softmax", [made("masked")], ["attention"], axis=-1),
         node("MatMul", ["attention", "words"], ["context"]),
-        node("Add", ["words", "context"], ["states"]),
+        node("Add", ["words", "context"], ["all_states"]),
+        node("Identity", ["words"], ["states"]),  # text heads tag a word by itself
         *([] if integer else columns),
         node("ReduceSum", [made("kept_states"), "one"], ["sum"], keepdims=0),
         *matmul("sum", "project", "pooled", integer=integer),
         node("ReduceL2", ["pooled"], ["length"], axes=[-1], keepdims=1),
         node("Max", ["length", "1e-6"], ["divisor"]),
         node("Div", ["pooled", "divisor"], ["vector"]),
-        node("Slice", ["vector", "zero", "three", "one"], ["axes"]),
-        node("Mul", ["axes", "4.0"], ["movies.genre"]),
-        *matmul(made("kept"), "entities", "found", integer=integer),
-        node("Add", ["found", "outside"], ["queries.entities"]),
     ]
     ids = [
         helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
@@ -150,16 +145,38 @@ def encoder(weights: Weights, *, integer: bool) -> onnx.ModelProto:
     ]
     outputs = [
         helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["batch", D]),
-        helper.make_tensor_value_info("movies.genre", TensorProto.FLOAT, ["batch", 3]),
-        helper.make_tensor_value_info("queries.entities", TensorProto.FLOAT, ["batch", "tokens", 3]),
+        helper.make_tensor_value_info("states", TensorProto.FLOAT, ["batch", "tokens", D]),
     ]
     constants = [
-        *floats(
-            {"unit": np.float32(1 / 127), "1.0": 1.0, "1e9": 1e9, "1e-6": 1e-6, "4.0": 4.0, "outside": [0.5, 0, 0]}
-        ),
-        *wholes({"zero": [0], "one": [1], "two": [2], "three": [3]}),
+        *floats({"unit": np.float32(1 / 127), "1.0": 1.0, "1e9": 1e9, "1e-6": 1e-6}),
+        *wholes({"one": [1], "two": [2]}),
     ]
     return finish("encoder", nodes, ids, outputs, [*weights.tensors, *constants])
+
+
+def text_heads() -> onnx.ModelProto:
+    """The genre is a vector's greatest axis, an entity a word's."""
+    node, make = helper.make_node, helper.make_tensor_value_info
+    nodes = [
+        node("Slice", ["vector", "zero", "three", "one"], ["axes"]),
+        node("Mul", ["axes", "4.0"], ["movies.genre"]),
+        node("MatMul", ["states", "entities"], ["found"]),
+        node("Add", ["found", "outside"], ["queries.entities"]),
+    ]
+    inputs = [
+        make("vector", TensorProto.FLOAT, ["batch", D]),
+        make("states", TensorProto.FLOAT, ["batch", "tokens", D]),
+    ]
+    outputs = [
+        make("movies.genre", TensorProto.FLOAT, ["batch", 3]),
+        make("queries.entities", TensorProto.FLOAT, ["batch", "tokens", 3]),
+    ]
+    entities = [[0, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]]
+    constants = [
+        *floats({"4.0": 4.0, "outside": [0.5, 0, 0], "entities": entities}),
+        *wholes({"zero": [0], "one": [1], "three": [3]}),
+    ]
+    return finish("text_heads", nodes, inputs, outputs, constants)
 
 
 def ranker() -> onnx.ModelProto:
@@ -275,6 +292,7 @@ def make(folder: Path) -> None:
     (folder / "encoder.bin").write_bytes(weights.data)
     (folder / "encoder.onnx").write_bytes(encoder(weights, integer=True).SerializeToString(deterministic=True))
     (folder / "encoder.exact.onnx").write_bytes(encoder(weights, integer=False).SerializeToString(deterministic=True))
+    (folder / "text_heads.onnx").write_bytes(text_heads().SerializeToString(deterministic=True))
     (folder / "ranker.onnx").write_bytes(ranker().SerializeToString(deterministic=True))
     (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n", "utf-8")
     ids = [*MOVIES, *BOOKS]

@@ -173,6 +173,7 @@ def test_a_profile_cannot_leave_the_folder(copy: Path) -> None:
 
 CHANGES = {
     "files lacks ranker.onnx": lambda table: table["files"].pop("ranker.onnx"),
+    "files lacks text_heads.onnx": lambda table: table["files"].pop("text_heads.onnx"),
     "'tasks' is missing": lambda table: table.pop("tasks"),
     "distinct names": lambda table: table["tasks"].append(table["tasks"][0]),
     "at least two labels": lambda table: table["tasks"][3].update(labels=["one"]),
@@ -229,11 +230,12 @@ def test_a_graph_that_is_none(copy: Path, rehash: Callable[[Path], None]) -> Non
         Recommender(copy)
 
 
-def test_a_graph_that_is_another(copy: Path, rehash: Callable[[Path], None]) -> None:
-    shutil.copy(copy / "encoder.onnx", copy / "ranker.onnx")
+@pytest.mark.parametrize("graph", ["encoder.exact.onnx", "text_heads.onnx", "ranker.onnx"])
+def test_a_graph_that_is_another(copy: Path, rehash: Callable[[Path], None], graph: str) -> None:
+    shutil.copy(copy / "encoder.onnx", copy / graph)
     rehash(copy)
     with pytest.raises(BundleError, match="parts do not belong together"):
-        Recommender(copy)
+        Recommender(copy, profile="exact")
 
 
 def test_a_manifest_that_promises_a_score_the_ranker_has_not(copy: Path) -> None:
