@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mtrec_edge_runtime.errors import InputError, MtrecError
 from mtrec_edge_runtime.results import STAGES, Kept, Measured, Result, StageResult, read_result
@@ -127,13 +128,27 @@ def latency_table(result: Result) -> str:
         what = [str(cell["name"]), _cell_title(cell), str(cell["profile"]), str(cell["threads"])]
         for phase, times in cell.get("phases", {}).items():
             numbers = [_number(times.get(name), 2) for name in ("p50", "p90", "p95", "p99")]
+            numbers += _own_core(cell.get("own_core", {}), phase)
             rows.append([*what, f"{phase}{' (noisy)' if cell.get('noisy') else ''}", *numbers])
         for part, size in cell.get("resident_bytes", {}).items():
-            rows.append([*what, f"{part}, MB", _number(_megabytes(size), 1), "", "", ""])
+            rows.append([*what, f"{part}, MB", _number(_megabytes(size), 1), *[""] * 6])
         if ratio := cell.get("speedup"):
-            interval = f"{ratio['value']:.1f} x [{ratio['low']:.1f}, {ratio['high']:.1f}]"
-            rows.append([*what, "times faster than it", interval, "", "", ""])
-    return _markdown(["bundle", "cell", "profile", "threads", "phase", "p50 ms", "p90", "p95", "p99"], rows)
+            own = cell.get("own_core", {}).get("speedup")
+            rows.append([*what, "times faster than it", _ratio(ratio), *[""] * 4, _ratio(own) if own else "", ""])
+    header = ["bundle", "cell", "profile", "threads", "phase", "p50 ms", "p90", "p95", "p99"]
+    if any("own_core" in cell for cell in result.get("cells", [])):
+        return _markdown([*header, "own core: samples", "p50 ms", "p95"], rows)
+    return _markdown(header, [row[: len(header)] for row in rows])
+
+
+def _own_core(own: dict[str, Any], phase: str) -> list[str]:
+    times = own.get("phases", {}).get(phase, {})
+    share = f"{100 * own['share']:.0f} %" if "share" in own else ""
+    return [share, _number(times.get("p50"), 2), _number(times.get("p95"), 2)]
+
+
+def _ratio(ratio: dict[str, float]) -> str:
+    return f"{ratio['value']:.1f} x [{ratio['low']:.1f}, {ratio['high']:.1f}]"
 
 
 VIEWS: dict[str, Callable[[Result], str]] = {
@@ -144,7 +159,7 @@ VIEWS: dict[str, Callable[[Result], str]] = {
 }
 
 
-def _cell_title(cell: dict[str, object]) -> str:
+def _cell_title(cell: dict[str, Any]) -> str:
     if cell["kind"] == "rank":
         return f"rank {cell['candidates']} of {cell['domain']}, all tasks"
     if cell["kind"] in ("cold_start", "memory"):

@@ -152,11 +152,12 @@ def _print_cells(cells: list[dict[str, Any]]) -> None:
         sized = f" {cell['batch']} x {cell['tokens']}" if cell["kind"] in ("encode", "against") else ""
         what = f"{cell['kind']}{sized} {cell.get('domain', '')}".strip()
         for phase, times in cell.get("phases", {}).items():
-            numbers = [times[name] for name in ("p50", "p90", "p95")]
+            own = cell.get("own_core", {}).get("phases", {}).get(phase, {})
+            numbers = [times[name] for name in ("p50", "p90", "p95")] + [own.get("p50", "")]
             rows.append((cell["name"], what, cell["profile"], cell["threads"], phase, *numbers))
         for part, size in cell.get("resident_bytes", {}).items():
-            rows.append((cell["name"], what, cell["profile"], cell["threads"], f"{part} MB", size / 1e6, "", ""))
-    print_table(["bundle", "cell", "profile", "threads", "phase", "p50 ms", "p90", "p95"], rows)
+            rows.append((cell["name"], what, cell["profile"], cell["threads"], f"{part} MB", size / 1e6, "", "", ""))
+    print_table(["bundle", "cell", "profile", "threads", "phase", "p50 ms", "p90", "p95", "p50, own core"], rows)
 
 
 def _about(manifest: "Manifest") -> dict[str, Any]:

@@ -21,6 +21,7 @@ from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.history import Event, HistoryEntry
 from mtrec_edge_runtime.machine import resident_bytes
 from mtrec_edge_runtime.manifest import Profile, read_manifest
+from mtrec_edge_runtime.own_core import PACE, arithmetic
 from mtrec_edge_runtime.recommender import Recommender
 from mtrec_edge_runtime.session import Graph
 from mtrec_edge_runtime.timing import Sampling, median_ratio, sample_ms, summarize, thin
@@ -48,7 +49,7 @@ class Cell:
 
 
 def measure(cell: Cell) -> dict[str, Any]:
-    """Measure a cell and return the summary and the thinned samples of its phases, in milliseconds."""
+    """Measure a cell; return the summary and the thinned samples of its phases, and of its core's pace, in ms."""
     if cell.kind == "encode":
         return _timed(_encode_calls(cell), cell.sampling)
     if cell.kind == "rank":
@@ -71,10 +72,10 @@ def text_of_length(tokenizer: WordPiece, tokens: int, *, seed: int = 0) -> str:
 
 def _timed(calls: Calls, sampling: Sampling) -> dict[str, Any]:
     cpu, wall = time.process_time(), time.perf_counter()
-    samples = sample_ms(calls, sampling)
+    samples = sample_ms({PACE: arithmetic} | calls, sampling)
     share = (time.process_time() - cpu) / (time.perf_counter() - wall)
     timed: dict[str, Any] = {
-        "phases": {name: summarize(series) for name, series in samples.items()},
+        "phases": {name: summarize(samples[name]) for name in calls},
         "samples": {name: thin(series).round(5).tolist() for name, series in samples.items()},
         "cpu_share": round(share, 3),  # below 1 a core: something else ran on this core meanwhile
     }

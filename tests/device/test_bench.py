@@ -12,6 +12,7 @@ from mtrec_edge_runtime.bench_cell import text_of_length
 from mtrec_edge_runtime.bench_plan import QUICK, Protocol, plan_cells
 from mtrec_edge_runtime.errors import InputError, StageError
 from mtrec_edge_runtime.manifest import read_manifest
+from mtrec_edge_runtime.own_core import LEAST_SAMPLES, PACE, fastest_pace, own_core
 from mtrec_edge_runtime.results import Result, read_result
 from mtrec_edge_runtime.timing import Sampling, median_ratio, sample_ms, summarize, thin
 from mtrec_edge_runtime.tokenizer import WordPiece
@@ -86,6 +87,41 @@ def test_encoding_is_measured_whole_and_in_parts(measured: Result) -> None:
     cell = next(cell for cell in measured["cells"] if cell["kind"] == "encode")
     assert list(cell["phases"]) == ["tokenize", "infer", "total"]
     assert cell["phases"]["total"]["p50"] > cell["phases"]["tokenize"]["p50"]
+
+
+def test_every_timed_cell_says_how_often_it_had_its_core_to_itself(measured: Result) -> None:
+    timed = [cell for cell in measured["cells"] if cell["kind"] in ("encode", "rank", "against")]
+    assert all(0 <= cell["own_core"]["share"] <= 1 for cell in timed)
+    assert all(PACE in cell["samples"] and PACE not in cell["phases"] and "repeats" not in cell for cell in timed)
+
+
+def halves(slow: float, samples: int = 4 * LEAST_SAMPLES) -> dict[str, np.ndarray]:
+    """Samples of a process that shares its core half of the time: then arithmetic and the call take `slow` as long."""
+    shared = np.arange(samples) % 2 == 1
+    factor = np.where(shared, slow, 1.0)
+    return {PACE: 0.1 * factor, "bundle": 2.0 * factor, "against": 16.0 * np.where(shared, 1.0, factor)}
+
+
+def test_samples_of_a_shared_core_are_left_out() -> None:
+    repeats = [halves(1.8), halves(1.8)]
+    found = own_core(repeats, fastest_pace(repeats))
+    assert found["share"] == 0.5
+    assert (found["phases"]["bundle"]["p95"], found["phases"]["bundle"]["n"]) == (2.0, 4 * LEAST_SAMPLES)
+    assert found["speedup"]["value"] == 8.0 and PACE not in found["phases"]
+
+
+def test_a_pace_within_the_limit_is_a_core_to_itself() -> None:
+    assert own_core([halves(1.1)], fastest=0.1)["share"] == 1
+
+
+def test_a_cell_that_was_never_alone_has_a_share_and_no_figure() -> None:
+    assert own_core([halves(1.8)], fastest=0.05) == {"share": 0.0}
+    assert "phases" not in own_core([halves(1.8, samples=2 * LEAST_SAMPLES - 2)], fastest=0.1)
+
+
+def test_the_pace_of_a_run_is_that_of_its_fastest_process() -> None:
+    slow = {PACE: np.full(100, 0.2)}
+    assert fastest_pace([slow, halves(1.5)]) == pytest.approx(0.1)
 
 
 def test_cold_start_adds_up(measured: Result) -> None:
