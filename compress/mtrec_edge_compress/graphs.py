@@ -14,9 +14,9 @@ import numpy as np
 from mtrec_edge_compress.cores import on_every_core
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
 from mtrec_edge_compress.export import ENCODER_FP32, RANKER
-from mtrec_edge_compress.products import text_logits
+from mtrec_edge_compress.products import text_logits, unpadded
 from mtrec_edge_compress.quantize import ENCODER_EXACT, ENCODER_FAST
-from mtrec_edge_runtime.encoder import run_batches, unpadded
+from mtrec_edge_runtime.encoder import run_batches
 from mtrec_edge_runtime.manifest import TEXT_HEADS
 from mtrec_edge_runtime.session import Graph
 

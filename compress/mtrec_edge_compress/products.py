@@ -17,7 +17,6 @@ from onnx import TensorProto, helper
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
 from mtrec_edge_compress.onnx_graph import copy_of, replace_nodes
 from mtrec_edge_compress.stated_shapes import drop_unread
-from mtrec_edge_runtime.encoder import unpadded
 from mtrec_edge_runtime.session import Graph
 
 Weights = Literal["fp32", "int8"]
@@ -59,6 +58,11 @@ def open_graph(model: Any) -> Graph:
         path = Path(folder) / "model.onnx"
         onnx.save(model, path)
         return Graph(path)
+
+
+def unpadded(graph: Graph, ids: IntArray) -> dict[str, IntArray]:
+    """Return what an encoder graph takes for texts of one length: ids (texts, tokens), a mask of ones if it has one."""
+    return {"input_ids": ids} | ({"attention_mask": np.ones_like(ids)} if "attention_mask" in graph.inputs else {})
 
 
 def outputs_of(graph: Graph, texts: Sequence[IntArray], heads: Graph | None = None) -> dict[str, list[FloatArray]]:

@@ -101,18 +101,13 @@ class Encoder:
     def _feeds(self, ids: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:
         """Return what the graph takes for texts in order of length; profile `exact` pads them to one."""
         if not self.padded:
-            return unpadded(self.graph, np.array(ids, np.int64))
+            return {"input_ids": np.array(ids, np.int64)}
         tokens = np.full((len(ids), len(ids[-1])), self.tokenizer.pad, np.int64)
         mask = np.zeros_like(tokens)
         for row, text in enumerate(ids):
             tokens[row, : len(text)] = text
             mask[row, : len(text)] = 1
         return {"input_ids": tokens, "attention_mask": mask}
-
-
-def unpadded(graph: Graph, ids: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-    """Return what an encoder graph takes for texts of one length: ids (texts, tokens), a mask of ones if it has one."""
-    return {"input_ids": ids} | ({"attention_mask": np.ones_like(ids)} if "attention_mask" in graph.inputs else {})
 
 
 def run_batches(lengths: Sequence[int], *, padded: bool) -> Iterator[list[int]]:
