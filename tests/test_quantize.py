@@ -1,16 +1,18 @@
 import hashlib
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from scipy.stats import kendalltau
-from tiny_models import VOCABULARY, bert_model, id_rows, student_model
+from tiny_models import TASKS, VOCABULARY, bert_model, id_rows, student_model
 
 from mtrec_edge_compress import candidates
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.graphs import ENCODERS, Graphs
+from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.onnx_graph import byte_ledger, weights_of
 from mtrec_edge_compress.quantize import quantize
 from mtrec_edge_compress.recipe import Quantize
@@ -97,6 +99,35 @@ def test_the_ledger_adds_up_to_one_file(folder):
     words = VOCABULARY * 16 + 16 * 32 + 40 * 32 + 2 * 32  # table, expansion, positions, norm
     assert ledger["embeddings"] == pytest.approx(4 * words, abs=256)
     assert ledger["heads"] == pytest.approx(4 * (33 * 16 + 17 * 3 + 33 * 3), abs=64)
+
+
+def test_the_ledger_of_what_ships_counts_every_head_as_one(folder):
+    ledger = byte_ledger(folder / "int8/text_heads.onnx")
+    assert ledger["heads"] == 4 * (16 * 3 + 3 + 32 * 3 + 3) and ledger["encoder"] <= 4  # the vector's scale
+
+
+def test_the_ledger_of_a_wide_head_in_halves(tmp_path):
+    model = student_model()
+    model.text_heads[1] = torch.nn.Linear(32, 400)
+    model.text_tasks = (model.text_tasks[0], replace(model.text_tasks[1], labels=tuple(map(str, range(400)))))
+    export_onnx(model, tmp_path)
+    quantize(tmp_path, tmp_path / "int8", id_rows())
+    ledger = byte_ledger(tmp_path / "int8/text_heads.onnx")
+    assert ledger["heads"] == 2 * 33 * 400 + 4 * 17 * 3 and ledger["encoder"] <= 4
+    found, expected = (Graphs(tmp_path / "int8", "exact").encode(id_rows()), Graphs(tmp_path, "fp32").encode(id_rows()))
+    pairs = zip(expected.token_logits["products.tags"], found.token_logits["products.tags"], strict=True)
+    assert max(np.abs(a - b).max() for a, b in pairs) < 0.1
+
+
+def test_without_text_tasks_there_is_nothing_to_ship_for_them(tmp_path):
+    whole = student_model()
+    model = MultiTaskModel(whole.text.backbone, 32, whole.shape, TASKS[:2]).eval()
+    export_onnx(model, tmp_path)
+    (tmp_path / "int8").mkdir()
+    (tmp_path / "int8/text_heads.onnx").write_bytes(b"of a run before")
+    quantize(tmp_path, tmp_path / "int8", id_rows())
+    assert not (tmp_path / "int8/text_heads.onnx").exists()
+    assert Graphs(tmp_path / "int8", "fast").encode(id_rows()).logits == {}
 
 
 def evened(graph, weight):

@@ -10,7 +10,7 @@ import onnx
 from onnx import helper
 
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
-from mtrec_edge_compress.products import unpadded
+from mtrec_edge_compress.encoder_graph import unpadded
 from mtrec_edge_runtime.session import Graph
 
 

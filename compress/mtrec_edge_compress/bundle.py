@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from mtrec_edge_compress.budget import size_reasons
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray
+from mtrec_edge_compress.encoder_graph import text_heads_in
 from mtrec_edge_compress.export import RANKER
 from mtrec_edge_compress.golden import add_golden
 from mtrec_edge_compress.model import ranker_outputs
@@ -25,11 +26,11 @@ from mtrec_edge_runtime._version import __version__
 from mtrec_edge_runtime.catalogue import write_catalogue
 from mtrec_edge_runtime.errors import BundleError, StageError
 from mtrec_edge_runtime.golden import check_golden
-from mtrec_edge_runtime.manifest import TEXT_HEADS, InputContract, Manifest, Onnx, read_manifest, write_manifest
+from mtrec_edge_runtime.manifest import InputContract, Manifest, Onnx, read_manifest, write_manifest
 from mtrec_edge_runtime.neighbours import Neighbours, write_neighbours
 from mtrec_edge_runtime.tasks import Task
 
-GRAPH_FILES = (ENCODER_FAST, ENCODER_EXACT, ENCODER_WEIGHTS, TEXT_HEADS, RANKER)
+GRAPH_FILES = (ENCODER_FAST, ENCODER_EXACT, ENCODER_WEIGHTS, RANKER)
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,8 @@ def write_bundle(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
         staged = Path(place) / "new"
         staged.mkdir()
-        for name in GRAPH_FILES:
-            if name != TEXT_HEADS or any(not task.device_task().pairwise for task in arrays.tasks):
-                shutil.copyfile(graphs / name, staged / name)
+        for path in (*(graphs / name for name in GRAPH_FILES), *text_heads_in(graphs)):
+            shutil.copyfile(path, staged / path.name)
         shutil.copyfile(vocabulary, staged / "vocab.txt")
         write_catalogue(staged, arrays.item_ids, vectors=vectors, priors=arrays.priors)
         write_neighbours(staged, neighbours)

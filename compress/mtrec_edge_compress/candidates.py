@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
+from mtrec_edge_compress.encoder_graph import unpadded
 from mtrec_edge_compress.onnx_graph import weights_of
-from mtrec_edge_compress.products import cosine_error, open_graph, outputs_of, unpadded, with_float_products
+from mtrec_edge_compress.products import cosine_error, open_graph, outputs_of, with_float_products
 from mtrec_edge_runtime.session import Graph
 from mtrec_edge_runtime.timing import Sampling, median_ratio, sample_ms
 

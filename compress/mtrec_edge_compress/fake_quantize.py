@@ -78,7 +78,7 @@ def products_of(student: MultiTaskModel) -> list[nn.Linear]:
     """Return the layers that become INT8: the backbone's, and the projection where it is too large to stay FP32."""
     layers = [part for part in student.text.backbone.modules() if isinstance(part, nn.Linear)]
     projection = student.text.projection
-    return layers + [projection] * (projection.weight.numel() * 4 > MAX_FP32_HEAD_BYTES)
+    return [*layers, projection] if projection.weight.numel() * 4 > MAX_FP32_HEAD_BYTES else layers
 
 
 def straight_through(exact: Tensor, rounded: Tensor) -> Tensor:

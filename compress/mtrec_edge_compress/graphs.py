@@ -13,11 +13,10 @@ import numpy as np
 
 from mtrec_edge_compress.cores import on_every_core
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
+from mtrec_edge_compress.encoder_graph import open_text_heads, text_logits, unpadded
 from mtrec_edge_compress.export import ENCODER_FP32, RANKER
-from mtrec_edge_compress.products import text_logits, unpadded
 from mtrec_edge_compress.quantize import ENCODER_EXACT, ENCODER_FAST
 from mtrec_edge_runtime.encoder import run_batches
-from mtrec_edge_runtime.manifest import TEXT_HEADS
 from mtrec_edge_runtime.session import Graph
 
 Variant = Literal["fp32", "fast", "exact"]
@@ -42,7 +41,7 @@ class Graphs:
         `outputs` names what the ranker can be asked for; without them the encoder alone is of use.
         """
         self._encoder = Graph(folder / ENCODERS[variant], weight_only=variant == "exact")
-        self._heads = Graph(folder / TEXT_HEADS) if (folder / TEXT_HEADS).is_file() else None
+        self._heads = open_text_heads(folder)
         self._ranker = Graph(folder / RANKER)
         self.outputs = tuple(outputs)
 

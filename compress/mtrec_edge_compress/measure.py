@@ -6,6 +6,7 @@ import numpy as np
 
 from mtrec_edge_compress.checkpoint import count_parameters, load_model
 from mtrec_edge_compress.data.arrays import FloatArray
+from mtrec_edge_compress.encoder_graph import text_heads_in
 from mtrec_edge_compress.encoding import Encoded, load_encoded, pick_words, save_encoded
 from mtrec_edge_compress.export import ENCODER_FP32, RANKER, export_onnx
 from mtrec_edge_compress.graphs import Graphs, Variant
@@ -14,12 +15,11 @@ from mtrec_edge_compress.ledger import Row, Stage, TaskMetrics
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.quantize import ENCODER_EXACT, ENCODER_FAST, ENCODER_WEIGHTS
 from mtrec_edge_compress.scorer import RankFunction, torch_ranker
-from mtrec_edge_runtime.manifest import TEXT_HEADS
 
 FILES: dict[Variant, tuple[str, ...]] = {
-    "fp32": (ENCODER_FP32, TEXT_HEADS, RANKER),
-    "fast": (ENCODER_FAST, ENCODER_WEIGHTS, TEXT_HEADS, RANKER),
-    "exact": (ENCODER_EXACT, ENCODER_WEIGHTS, TEXT_HEADS, RANKER),
+    "fp32": (ENCODER_FP32, RANKER),
+    "fast": (ENCODER_FAST, ENCODER_WEIGHTS, RANKER),
+    "exact": (ENCODER_EXACT, ENCODER_WEIGHTS, RANKER),
 }
 
 
@@ -72,5 +72,5 @@ def teachers_catalogue(job: Job, encoded: Encoded) -> FloatArray:
 
 def graph_bytes(folder: Path, variant: Variant) -> int:
     """Return the size of a variant's encoder, text heads (where there are any) and ranker as files."""
-    paths = [folder / name for name in FILES[variant]]
-    return sum(path.stat().st_size for path in paths if path.is_file() or path.name != TEXT_HEADS)
+    paths = [*(folder / name for name in FILES[variant]), *text_heads_in(folder)]
+    return sum(path.stat().st_size for path in paths)

@@ -22,7 +22,7 @@ PURE_DOMAINS = ("", "ai.onnx")
 MIN_EXTERNAL_BYTES = 1024  # smaller tensors stay inside the graph
 ALIGNMENT = 64  # bytes; a cache line, so that mapped weights start on one
 COMPONENTS = ("embeddings", "encoder", "heads", "overhead")
-HEAD_SCOPES = ("/projection/", "text_heads")  # node names carry the module's path
+HEAD_SCOPES = ("/projection/", "/text_heads")  # node names carry the module's path
 
 Array = npt.NDArray[Any]
 

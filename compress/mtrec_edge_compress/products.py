@@ -5,7 +5,7 @@ error), or with the same INT8 weights turned into floats when the graph is opene
 Returns graphs; knows nothing of which product should be taken back.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
+from mtrec_edge_compress.encoder_graph import text_logits, unpadded
 from mtrec_edge_compress.onnx_graph import copy_of, replace_nodes
 from mtrec_edge_compress.stated_shapes import drop_unread
 from mtrec_edge_runtime.session import Graph
@@ -60,11 +61,6 @@ def open_graph(model: Any) -> Graph:
         return Graph(path)
 
 
-def unpadded(graph: Graph, ids: IntArray) -> dict[str, IntArray]:
-    """Return what an encoder graph takes for texts of one length: ids (texts, tokens), a mask of ones if it has one."""
-    return {"input_ids": ids} | ({"attention_mask": np.ones_like(ids)} if "attention_mask" in graph.inputs else {})
-
-
 def outputs_of(graph: Graph, texts: Sequence[IntArray], heads: Graph | None = None) -> dict[str, list[FloatArray]]:
     """Return every output of each text, encoded alone, and what `heads` make of these."""
     found: dict[str, list[FloatArray]] = {}
@@ -74,14 +70,6 @@ def outputs_of(graph: Graph, texts: Sequence[IntArray], heads: Graph | None = No
         for name, value in (values | text_logits(heads, values)).items():
             found.setdefault(name, []).append(value[0])
     return found
-
-
-def text_logits(heads: Graph | None, found: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    """Return every text task's logits of what an encoder graph gave; nothing where there are no text heads."""
-    if heads is None:
-        return {}
-    feeds = {name: found[name] for name in heads.inputs}
-    return dict(zip(heads.outputs, heads.run(feeds, heads.outputs), strict=True))
 
 
 def cosine_error(expected: Sequence[FloatArray], found: Sequence[FloatArray]) -> float:

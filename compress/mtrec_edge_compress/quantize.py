@@ -28,6 +28,7 @@ from transformers import PretrainedConfig
 from mtrec_edge_compress.activations import activations
 from mtrec_edge_compress.candidates import fastest
 from mtrec_edge_compress.data.arrays import IntArray
+from mtrec_edge_compress.encoder_graph import open_text_heads, text_heads_in
 from mtrec_edge_compress.export import ENCODER_FP32, RANKER
 from mtrec_edge_compress.fuse_qkv import fuse_qkv
 from mtrec_edge_compress.lookup_tables import quantize_tables
@@ -37,6 +38,7 @@ from mtrec_edge_compress.onnx_graph import (
     check_portable,
     copy_of,
     is_head,
+    readers_of,
     replace_nodes,
     shorten_names,
     tidy,
@@ -52,7 +54,6 @@ from mtrec_edge_compress.smooth import smooth
 from mtrec_edge_compress.unmasked import leave_out_mask
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.manifest import TEXT_HEADS
-from mtrec_edge_runtime.session import Graph
 
 DEFAULT = Quantize()
 
@@ -90,7 +91,7 @@ def quantize(folder_fp32: Path, out: Path, texts: Sequence[IntArray], settings: 
     integers = [name for name in names if name not in fallback.names]
     exact = _weight_only(prepared, integers, fast)
     if settings.candidates:
-        heads = Graph(folder_fp32 / TEXT_HEADS) if (folder_fp32 / TEXT_HEADS).is_file() else None
+        heads = open_text_heads(folder_fp32)
         fast, facts["candidate"], measured = fastest(fast, prepared, integers, heads, texts)
         facts["candidates"] = [asdict(candidate) for candidate in measured]
     allowed = {node.input[1] for node in prepared.graph.node if node.name in fallback.names}
@@ -100,12 +101,11 @@ def quantize(folder_fp32: Path, out: Path, texts: Sequence[IntArray], settings: 
         check_portable(model, name)
         _check_no_large_floats(model, name, allowed)
     write_shared({out / ENCODER_FAST: fast, out / ENCODER_EXACT: exact}, out / ENCODER_WEIGHTS)
-    for name in (TEXT_HEADS, RANKER):
-        (out / name).unlink(missing_ok=True)
-        if (folder_fp32 / name).is_file():
-            model = onnx.load(folder_fp32 / name)
-            store_halves(model, name)
-            (out / name).write_bytes(model.SerializeToString(deterministic=True))
+    (out / TEXT_HEADS).unlink(missing_ok=True)
+    for path in (*text_heads_in(folder_fp32), folder_fp32 / RANKER):
+        model = onnx.load(path)
+        store_halves(model, path.name)
+        (out / path.name).write_bytes(model.SerializeToString(deterministic=True))
     return facts | check_saturation(out / ENCODER_FAST).facts()
 
 
@@ -148,6 +148,7 @@ def store_halves(model: Any, graph: str) -> None:
     Raises StageError, naming the file `graph`, for a weight beyond float16.
     """
     casts = []
+    readers = readers_of(model)
     for tensor in model.graph.initializer:
         name, value = tensor.name, numpy_helper.to_array(tensor)
         if value.dtype != np.float32 or value.nbytes < MIN_HALF_BYTES:
@@ -159,7 +160,8 @@ def store_halves(model: Any, graph: str) -> None:
                 f"quantize: {graph}: {name} holds {np.abs(value).max():.3g}, beyond float16; train it again"
             )
         tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
-        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], f"{name}/Cast", to=onnx.TensorProto.FLOAT))
+        cast = f"{readers[name][0].name}/Cast"  # named by who reads it, so that byte ledgers know whose weight it is
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], cast, to=onnx.TensorProto.FLOAT))
     replace_nodes(model.graph, [*casts, *model.graph.node])
 
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, PretrainedConfig
 
+from mtrec_edge_compress.encoder_graph import unpadded
 from mtrec_edge_compress.export import GraphShape, export_graph
 from mtrec_edge_compress.graphs import Graphs
 from mtrec_edge_compress.latency import ANY_TOKEN, TOKENS
-from mtrec_edge_compress.products import unpadded
 from mtrec_edge_runtime.session import Graph
 from mtrec_edge_runtime.timing import Sampling, median_ratio, sample_ms
 

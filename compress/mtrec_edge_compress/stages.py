@@ -22,6 +22,7 @@ from mtrec_edge_compress.cores import every_core
 from mtrec_edge_compress.cross_teacher import scored_pairs
 from mtrec_edge_compress.data.arrays import FloatArray
 from mtrec_edge_compress.distill import distill
+from mtrec_edge_compress.encoder_graph import text_heads_in
 from mtrec_edge_compress.encoding import encode_all, joined, load_encoded, save_encoded
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.extra_texts import ExtraText, cross_texts, save_extra, without_corpus
@@ -49,7 +50,6 @@ from mtrec_edge_compress.untaught import train_untaught
 from mtrec_edge_compress.verify import INT8_STAGES, Verdict, verify
 from mtrec_edge_compress.vocabulary import trim_vocabulary
 from mtrec_edge_runtime.integrity import hash_file
-from mtrec_edge_runtime.manifest import TEXT_HEADS
 from mtrec_edge_runtime.whole_file import write_whole
 
 Made = tuple[list[Row], dict[str, Any]]  # rows of the ledger, facts
@@ -224,8 +224,7 @@ def quantize_graphs(job: Job, folder: Path) -> Made:
     """Make the two INT8 profiles."""
     facts = quantize(job.folder("export"), folder, job.calibration_texts(), job.recipe.quantize)
     rows = [graph_row(job, "int8_fast", folder, "fast"), graph_row(job, "int8_exact", folder, "exact")]
-    parts = [folder / name for name in (ENCODER_FAST, TEXT_HEADS) if (folder / name).is_file()]
-    return rows, {"bytes": byte_ledger(*parts)} | facts
+    return rows, {"bytes": byte_ledger(folder / ENCODER_FAST, *text_heads_in(folder))} | facts
 
 
 def verify_graphs(job: Job, folder: Path) -> Made:

@@ -106,7 +106,7 @@ def _add_own_core(cells: Sequence[dict[str, Any]]) -> None:
     timed = [cell for cell in cells if REPEATS in cell]
     fastest = fastest_pace([repeat for cell in timed for repeat in cell[REPEATS]])
     for cell in timed:
-        cell["own_core"] = own_core(cell.pop(REPEATS), fastest)
+        cell["own_core"] = own_core(cell.pop(REPEATS), fastest) | {"fastest_pace_ms": round(fastest, 5)}
 
 
 def _noisy(cell: Cell, repeats: Sequence[dict[str, Any]], protocol: Protocol) -> bool:

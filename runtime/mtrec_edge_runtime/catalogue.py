@@ -94,14 +94,14 @@ class Catalogue:
 
     def domain_rows(self, domain: str) -> tuple[int, int]:
         """Return the rows `[start, end)` of a domain; InputError for one the bundle does not hold."""
-        if domain not in self.domains:
+        if not isinstance(domain, str) or domain not in self.domains:
             raise InputError(f"unknown domain {domain!r}; this bundle holds {', '.join(sorted(self.domains))}")
         return self.domains[domain]
 
     def index(self, domain: str) -> dict[str, int]:
         """Return item id -> row of a domain, built on first use."""
+        start, end = self.domain_rows(domain)
         if domain not in self._index:
-            start, end = self.domain_rows(domain)
             index = dict(zip(self.ids(domain), range(start, end), strict=True))
             if len(index) != end - start:
                 raise BundleError(f"catalogue: domain {domain} has {end - start} rows but {len(index)} distinct ids")

@@ -51,6 +51,8 @@ def check_golden(path: str | Path) -> list[str]:
     """
     folder = Path(path)
     exact = Recommender(folder, profile="exact")
+    if "golden.json" not in exact.manifest.files:
+        raise BundleError(f"{folder}: the manifest lists no golden.json; the bundle is incomplete, get it again")
     data = read_bounded(folder / "golden.json", MAX_GOLDEN_BYTES)
     try:
         table = json.loads(data)

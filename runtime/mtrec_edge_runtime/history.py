@@ -30,8 +30,8 @@ class NewItem:
 
     def __post_init__(self) -> None:
         """Refuse fields that are not text; one string for `tags` would be read letter by letter."""
-        fields = (self.title, self.description, *(() if isinstance(self.tags, str) else self.tags))
-        if isinstance(self.tags, str) or not all(isinstance(part, str) for part in fields):
+        listed = isinstance(self.tags, Sequence) and not isinstance(self.tags, str)
+        if not listed or not all(isinstance(part, str) for part in (self.title, self.description, *self.tags)):
             raise InputError(f"{self!r:.120}: title and description are texts, tags a list of texts")
 
     @property
@@ -54,6 +54,8 @@ class Event:
         """Refuse an event with no item, with two, or with a value that is not a finite number."""
         if (self.item is None) == (self.text is None):
             raise InputError(f"event {self!r:.120}: give exactly one of item= (an id) and text=")
+        if not all(name is None or isinstance(name, str) for name in (self.domain, self.behaviour)):
+            raise InputError(f"event {self!r:.120}: domain and behaviour are names")
         value = self.value
         number = isinstance(value, Real) and not isinstance(value, bool)
         if value is not None and not (number and abs(value) <= MAX_VALUE):

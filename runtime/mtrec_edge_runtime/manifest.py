@@ -21,6 +21,7 @@ MAX_MANIFEST_BYTES = 4 << 20
 
 TEXT_HEADS = "text_heads.onnx"  # where there are text tasks
 REQUIRED = (
+    "encoder.bin",
     "ranker.onnx",
     "vocab.txt",
     "catalogue/ids.bin",

@@ -53,6 +53,8 @@ class Recommender:
         arithmetic: the same scores everywhere, about twice the encoding time). `verify`: compare every file's
         SHA-256 with the manifest. Raises BundleError when a file is missing, truncated, altered or too new.
         """
+        if not isinstance(path, str | Path):
+            raise InputError(f"bundle path {path!r:.60}: give the folder of a bundle")
         folder = Path(path)
         self.manifest: Manifest = read_manifest(folder, verify=verify)
         self.tasks: dict[str, Task] = {task.name: task for task in self.manifest.tasks}
@@ -193,6 +195,8 @@ class Recommender:
         self.catalogue.domain_rows(domain)
         own = [task for task in self.tasks.values() if task.pairwise and task.domain == domain]
         if names is not None:
+            if not isinstance(names, Sequence):
+                raise InputError(f"tasks={names!r:.60}: give a list of task names, or None for all")
             own = [self._task(name, pairwise=True) for name in ([names] if isinstance(names, str) else names)]
         if wrong := [task.name for task in own if task.domain != domain]:
             raise InputError(

@@ -59,6 +59,7 @@ class Graph:
             raise BundleError(f"{path}: ONNX Runtime {ort.__version__} cannot open it: {error}") from error
         self.inputs = tuple(node.name for node in self._session.get_inputs())
         self.outputs = tuple(node.name for node in self._session.get_outputs())
+        self.widths = {node.name: node.shape[-1] for node in self._session.get_outputs() if node.shape}
         self._options = ort.RunOptions()
         self._options.log_severity_level = 4
 

@@ -27,6 +27,15 @@ CASES = {
         "unknown domain 'songs'; this bundle holds books, movies",
     ),
     "unknown domain of an event": (lambda r: r.score([Event("x", domain="songs")], domain="movies"), "'songs'"),
+    "domain that is a list": (lambda r: r.score(["alien"], domain=["movies"]), r"unknown domain \['movies'\]"),
+    "domain of an event that is a list": (
+        lambda r: Event("alien", domain=["movies"]),
+        "domain and behaviour are names",
+    ),
+    "behaviour that is a list": (lambda r: Event("alien", behaviour=["view"]), "domain and behaviour are names"),
+    "tasks that are a number": (lambda r: r.score(["alien"], domain="movies", tasks=5), "tasks=5: give a list"),
+    "tags that are None": (lambda r: NewItem("x", tags=None), "tags a list of texts"),
+    "a path that is None": (lambda r: Recommender(None), "bundle path None: give the folder"),
     "unknown domain of similar": (lambda r: r.similar("alien", domain="songs"), "unknown domain"),
     "unknown task": (
         lambda r: r.rank(["alien"], task="movies.buy"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtrec_edge_runtime import BundleError, Recommender
+from mtrec_edge_runtime import BundleError, InputError, Recommender
 from mtrec_edge_runtime.integrity import MAX_FILE_BYTES, check_name
 from mtrec_edge_runtime.manifest import (
     FORMAT,
@@ -174,6 +174,7 @@ def test_a_profile_cannot_leave_the_folder(copy: Path) -> None:
 CHANGES = {
     "files lacks ranker.onnx": lambda table: table["files"].pop("ranker.onnx"),
     "files lacks text_heads.onnx": lambda table: table["files"].pop("text_heads.onnx"),
+    "files lacks encoder.bin": lambda table: table["files"].pop("encoder.bin"),
     "'tasks' is missing": lambda table: table.pop("tasks"),
     "distinct names": lambda table: table["tasks"].append(table["tasks"][0]),
     "at least two labels": lambda table: table["tasks"][3].update(labels=["one"]),
@@ -242,6 +243,26 @@ def test_a_manifest_that_promises_a_score_the_ranker_has_not(copy: Path) -> None
     edit(copy, lambda table: table["outputs"].append("movies.like.order"))
     with pytest.raises(BundleError, match=r"ranker\.onnx: ONNX Runtime cannot run it"):
         Recommender(copy).rank(["alien"], task="movies.like")
+
+
+@pytest.mark.parametrize("labels", [["scifi", "romance"], ["scifi", "romance", "fantasy", "war"]])
+def test_labels_that_are_not_the_columns_of_the_head(copy: Path, labels: list[str]) -> None:
+    edit(copy, lambda table: table["tasks"][3].update(labels=labels))
+    with pytest.raises(BundleError, match=r"movies\.genre has 3 columns, the manifest \d labels"):
+        Recommender(copy)
+
+
+def test_a_bundle_without_text_tasks_needs_no_text_heads(copy: Path) -> None:
+    (copy / "text_heads.onnx").unlink()
+    whole = json.loads((copy / "manifest.json").read_text("utf-8"))
+    whole["files"].pop("text_heads.onnx")
+    whole["tasks"] = [task for task in whole["tasks"] if task["kind"] in ("regression", "binary")]
+    (copy / "manifest.json").write_text(json.dumps(whole), "utf-8")
+    recommender = Recommender(copy)
+    assert recommender.encode(["space alien"]).shape == (1, 4)
+    assert recommender.rank(["alien"], task="movies.like", k=1)
+    with pytest.raises(InputError, match=r"task 'movies\.genre' is not in this bundle; usable here: none"):
+        recommender.classify("space", task="movies.genre")
 
 
 def test_a_vocabulary_longer_than_the_embedding_table(copy: Path, rehash: Callable[[Path], None]) -> None:
