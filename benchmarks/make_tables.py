@@ -60,7 +60,7 @@ def stages_table(result: Result) -> str:
             rows.append(_task_row("- catalogue by the teacher", known, _kept(result, task, TEACHER_CATALOGUE)))
     sizes = [_number(_megabytes(stage.get("size_bytes")), 1) for stage in stages.values()]
     times = [_number(stage.get("latency_ms", {}).get(LATENCY_TOKENS, {}).get("p50"), 2) for stage in stages.values()]
-    rows += [["encoder and ranker, MB", *sizes, ""], [f"one text of {LATENCY_TOKENS} tokens, ms (p50)", *times, ""]]
+    rows += [["graphs, MB", *sizes, ""], [f"one text of {LATENCY_TOKENS} tokens, ms (p50)", *times, ""]]
     return _markdown(["task", *stages, "kept of teacher"], rows)
 
 

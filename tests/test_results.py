@@ -147,7 +147,7 @@ def test_the_stage_table_shows_headline_size_latency_and_retention(tmp_path: Pat
     lines = table(tmp_path / "tiny.json", "stages").splitlines()
     assert lines[0] == "| task | teacher | int8_fast | kept of teacher |"
     assert lines[2] == "| movies.like (ndcg@10) | 0.500 | 0.480 | 96.0 % |"
-    assert lines[3] == "| encoder and ranker, MB | 86.0 | 4.3 |  |"
+    assert lines[3] == "| graphs, MB | 86.0 | 4.3 |  |"
     assert lines[4] == "| one text of 32 tokens, ms (p50) |  | 0.61 |  |"
     assert lines[6].startswith("`tiny.json`: ")
 
@@ -166,6 +166,31 @@ def test_the_stage_table_shows_both_catalogues(tmp_path: Path) -> None:
     write_result(tmp_path / "tiny.json", result)
     lines = table(tmp_path / "tiny.json", "stages").splitlines()
     assert lines[3] == "| - catalogue by the teacher |  | 0.495 | 99.0 % |"
+
+
+def one_cell(**own: object) -> Result:
+    result = three_stages()
+    del result["stages"]
+    times = {"p50": 1.5, "p90": 1.7, "p95": 1.75, "p99": 2.0}
+    cell = {"kind": "encode", "name": "tiny", "profile": "fast", "threads": 1, "batch": 1, "tokens": 32}
+    result["cells"] = [cell | {"phases": {"total": times}, "speedup": {"value": 8.0, "low": 7.9, "high": 8.1}} | own]
+    return result
+
+
+def test_the_latency_table_shows_what_a_core_to_itself_takes(tmp_path: Path) -> None:
+    own = {"share": 0.4, "phases": {"total": {"p50": 0.951, "p95": 1.2}}}
+    own["speedup"] = {"value": 9.2, "low": 9.1, "high": 9.3}
+    write_result(tmp_path / "tiny.json", one_cell(own_core=own))
+    lines = table(tmp_path / "tiny.json", "latency").splitlines()
+    assert lines[0].endswith("| p99 | own core: samples | p50 ms | p95 |")
+    assert lines[2].endswith("| total | 1.50 | 1.70 | 1.75 | 2.00 | 40 % | 0.95 | 1.20 |")
+    assert lines[3].endswith("| times faster than it | 8.0 x [7.9, 8.1] |  |  |  |  | 9.2 x [9.1, 9.3] |  |")
+
+
+def test_the_latency_table_of_an_older_file_has_no_such_columns(tmp_path: Path) -> None:
+    write_result(tmp_path / "tiny.json", one_cell())
+    lines = table(tmp_path / "tiny.json", "latency").splitlines()
+    assert lines[0].endswith("| p95 | p99 |") and lines[2].endswith("| 1.50 | 1.70 | 1.75 | 2.00 |")
 
 
 def test_the_systems_table_shows_headlines_with_intervals(tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ def compress_report(outcome: Outcome) -> Report:
         sections=(
             Section(
                 "Cost by stage",
-                "Size is that of encoder and ranker as files. Latency is one text through the encoder, one thread, all "
-                "stages in one window; a line under a bar reaches from the median to the 95th percentile.",
+                "Size is that of encoder, text heads and ranker as files. Latency is one text through the encoder, one "
+                "thread, all stages in one window; a line under a bar reaches from the median to the 95th percentile.",
                 (cost_table(ledger),),
                 (size_picture(ledger), *latency_pictures(ledger)),
             ),
@@ -64,7 +64,7 @@ def compress_report(outcome: Outcome) -> Report:
             *_int8(verdict),
             Section(
                 "Bytes and time",
-                "Bytes of the encoder that ships, as one file. A stage's time is that of its last run to the end.",
+                "Bytes of encoder and text heads that ship. A stage's time is that of its last run to the end.",
                 (_shares("component", outcome.components, "{:,.0f}", "bytes"), _times(ledger["seconds"])),
                 (component_picture(outcome.components), seconds_picture(ledger["seconds"])),
             ),

@@ -23,7 +23,7 @@ class Row:
 
     stage: Stage
     parameters: int
-    size_bytes: int  # encoder and ranker as files
+    size_bytes: int  # encoder, text heads and ranker as files
     tasks: TaskMetrics  # TEST fold, item vectors by this stage's own encoder
     chance: TaskMetrics
     counts: dict[str, dict[str, int]]

@@ -62,7 +62,7 @@ class TierResult(TypedDict):
     untaught: NotRequired[Kept]  # the same on unseen texts, by the same shape trained without the teacher
     certified: bool
     reasons: list[str]
-    bytes: dict[str, int]  # of the encoder's graph by component
+    bytes: dict[str, int]  # of encoder and text heads by component
     latency_ms: dict[str, dict[str, float]]  # tokens -> {p50, p95}
 
 
