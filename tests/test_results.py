@@ -168,7 +168,7 @@ def test_the_stage_table_shows_both_catalogues(tmp_path: Path) -> None:
     assert lines[3] == "| - catalogue by the teacher |  | 0.495 | 99.0 % |"
 
 
-def one_cell(**own: object) -> Result:
+def one_cell(**own: object) -> dict:
     result = three_stages()
     del result["stages"]
     times = {"p50": 1.5, "p90": 1.7, "p95": 1.75, "p99": 2.0}
