@@ -3,11 +3,10 @@ import onnx
 import pytest
 import torch
 from onnx import helper
-from tiny_models import MAX_TOKENS, TASKS, VOCABULARY, bert_model, student_model
+from tiny_models import MAX_TOKENS, TASKS, VOCABULARY, bert_model, student_model, with_tasks
 
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.graphs import Graphs
-from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.onnx_graph import check_portable
 from mtrec_edge_compress.parity import random_ranker_inputs, torch_parity
 from mtrec_edge_runtime.errors import StageError
@@ -89,11 +88,6 @@ def test_export_twice_gives_the_same_bytes(tmp_path):
         export_onnx(student_model(), tmp_path / name)
     for file in ("encoder.fp32.onnx", "text_heads.onnx", "ranker.onnx"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-
-
-def with_tasks(tasks):
-    whole = student_model()
-    return MultiTaskModel(whole.text.backbone, 32, whole.shape, tasks).eval()
 
 
 @pytest.mark.parametrize(("kind", "read"), [("multiclass", "vector"), ("token", "states")])

@@ -7,12 +7,11 @@ import onnx
 import pytest
 import torch
 from scipy.stats import kendalltau
-from tiny_models import TASKS, VOCABULARY, bert_model, id_rows, student_model
+from tiny_models import TASKS, VOCABULARY, bert_model, id_rows, student_model, with_tasks
 
 from mtrec_edge_compress import candidates
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.graphs import ENCODERS, Graphs
-from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.onnx_graph import byte_ledger, weights_of
 from mtrec_edge_compress.quantize import quantize
 from mtrec_edge_compress.recipe import Quantize
@@ -120,9 +119,7 @@ def test_the_ledger_of_a_wide_head_in_halves(tmp_path):
 
 
 def test_without_text_tasks_there_is_nothing_to_ship_for_them(tmp_path):
-    whole = student_model()
-    model = MultiTaskModel(whole.text.backbone, 32, whole.shape, TASKS[:2]).eval()
-    export_onnx(model, tmp_path)
+    export_onnx(with_tasks(TASKS[:2]), tmp_path)
     (tmp_path / "int8").mkdir()
     (tmp_path / "int8/text_heads.onnx").write_bytes(b"of a run before")
     quantize(tmp_path, tmp_path / "int8", id_rows())

@@ -33,6 +33,12 @@ def student_model(*, vocabulary: int = VOCABULARY, seed: int = 0, hidden: int = 
     return MultiTaskModel(backbone, hidden, SHAPE, TASKS).eval()
 
 
+def with_tasks(tasks: tuple[TaskSpec, ...]) -> MultiTaskModel:
+    """The student with other tasks."""
+    whole = student_model()
+    return MultiTaskModel(whole.text.backbone, 32, SHAPE, tasks).eval()
+
+
 def bert_model() -> MultiTaskModel:
     """A transformers BertModel with one head pruned."""
     torch.manual_seed(0)

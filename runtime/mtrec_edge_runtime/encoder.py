@@ -58,12 +58,12 @@ class Encoder:
         self.heads = Graph(folder / TEXT_HEADS, threads=threads, lowest=manifest.onnx.onnxruntime) if tasks else None
         if self.heads:
             self.heads.require({task.reads for task in tasks}, [task.name for task in tasks])
-        for task in tasks:
-            if self.heads and (width := self.heads.widths.get(task.name)) != len(task.labels):
-                raise BundleError(
-                    f"{self.heads.path}: {task.name} has {width} columns, the manifest {len(task.labels)} labels; the "
-                    "bundle's parts do not belong together"
-                )
+            for task in tasks:
+                if (width := self.heads.widths.get(task.name)) != len(task.labels):
+                    raise BundleError(
+                        f"{self.heads.path}: {task.name} has {width} columns, the manifest {len(task.labels)} labels; "
+                        "the bundle's parts do not belong together"
+                    )
 
     def vectors(self, texts: Sequence[str]) -> Float32:
         """Return item vectors float32 (texts, D) of unit length. Texts are cut at `max_tokens`."""

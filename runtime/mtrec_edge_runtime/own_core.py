@@ -15,9 +15,7 @@ from mtrec_edge_runtime.timing import Samples, median_ratio, summarize
 
 PACE = "pace"  # among the samples of a cell: the milliseconds of `arithmetic` before each round
 STEPS = 2000  # about 0.1 ms
-SLOWER = (
-    1.4  # than the fastest moments of a run, at most, is a core to itself; a shared one takes about 1.8 times as long
-)
+SLOWER = 1.4  # times what it takes in the fastest moments, at most, is a core to itself; a shared one takes about 1.8
 FASTEST = 5  # percentile of a process's pace: a single shortest reading may be the clock's
 LEAST_SAMPLES = 100  # below, nothing is summarised
 
