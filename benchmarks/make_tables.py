@@ -1,8 +1,8 @@
 """Fill the tables of README.md, docs/ and benchmarks/README.md from benchmarks/results/*.json.
 
 A table stands between `<!-- table:NAME VIEW -->` and `<!-- /table -->`; NAME is the result file's, VIEW one of
-`stages`, `systems`, `tiers`, `latency`. Without the file the text says "not yet measured". `--check` writes nothing
-and exits with 1 when a document is not up to date.
+`stages`, `systems`, `control`, `tiers`, `latency`. Without the file the text says "not yet measured". `--check` writes
+nothing and exits with 1 when a document is not up to date.
 """
 
 import re
@@ -90,6 +90,21 @@ def systems_table(result: Result) -> str:
     return _markdown(["system", *shown], [row for row in rows if any(row[1:])])
 
 
+def control_table(result: Result) -> str:
+    """Return a row a task: alone, together, the relative change, the paired gain of users or texts; then Delta_m."""
+    systems = result.get("systems", {})
+    if "relative change" not in systems:
+        raise InputError(f"result {result['name']} is of no control: use another view")
+    gains = {metric.split(" ")[0]: (metric.split(" ")[1], found) for metric, found in systems["multi - single"].items()}
+    rows = []
+    for metric, change in systems["relative change"].items():
+        alone, together = (_interval(systems[name].get(metric)) for name in ("single", "multi"))
+        of, gain = gains.get(metric.split(" ")[0], ("", None))
+        paired = [f"{of} {_interval(gain)}", f"{gain['p']:.3f}"] if gain else ["", ""]
+        rows.append([metric, alone, together, f"{change['value']:+.1%}", *paired])
+    return _markdown(["task", "alone", "together", "change", "gain on the same users or texts", "p (Holm)"], rows)
+
+
 def _interval(found: Measured | None) -> str:
     if found is None:
         return ""
@@ -154,6 +169,7 @@ def _ratio(ratio: dict[str, float]) -> str:
 VIEWS: dict[str, Callable[[Result], str]] = {
     "stages": stages_table,
     "systems": systems_table,
+    "control": control_table,
     "tiers": tiers_table,
     "latency": latency_table,
 }
