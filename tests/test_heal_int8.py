@@ -14,7 +14,7 @@ from mtrec_edge_compress.collaboration import save_collaboration
 from mtrec_edge_compress.heal_int8 import Figures, gate_reasons, heal, why_undo, worst_loss
 from mtrec_edge_compress.job import COLLABORATION, Job
 from mtrec_edge_compress.ledger import Row, Stage, StageRecord
-from mtrec_edge_compress.recipe import Bundle, Heal, Quantize, Recipe, Verify, settings_of
+from mtrec_edge_compress.recipe import Bundle, Heal, Quantize, Recipe, Student, Verify, settings_of
 from mtrec_edge_compress.student_training import StudentTraining
 
 KEPT_BY_ALL = Verify(task_loss=1000.0, label_agreement=0.0)
@@ -146,3 +146,9 @@ def test_settings_of_healing_are_its_stages_alone() -> None:
     assert settings_of(on, "heal")["epochs"] == 3
     assert settings_of(replace(on, verify=Verify(task_loss=0.5)), "heal") != settings_of(on, "heal")
     assert settings_of(replace(on, verify=Verify(pool=20)), "heal") == settings_of(on, "heal")
+
+
+def test_nothing_depends_on_a_window_of_one_token() -> None:
+    plain, wide = Recipe(), Recipe(student=Student(token_window=3))
+    assert "token_window" not in settings_of(plain, "student")
+    assert settings_of(wide, "student")["token_window"] == 3

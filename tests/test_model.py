@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tiny_models import windowed_student
 from tiny_training import tiny_learner, world_arrays
 from torch import Tensor
 from torch.nn import functional as F
@@ -121,3 +122,20 @@ def test_what_padding_says_changes_nothing() -> None:
     whole = rank(model, history, candidates, other)
     for name in first:
         assert torch.equal(first[name], again[name]) and not torch.allclose(first[name], whole[name])
+
+
+def test_token_heads_read_the_neighbours_and_nothing_beyond_the_ends_by_hand() -> None:
+    model = windowed_student(window=3)
+    states = torch.arange(1.0, 4.0).view(1, 3, 1).expand(1, 3, 2)
+    read = model.around(states)
+    assert read[0].tolist() == [[0, 0, 1, 1, 2, 2], [1, 1, 2, 2, 3, 3], [2, 2, 3, 3, 0, 0]]
+    assert windowed_student(window=1).around(states) is states
+
+
+def test_padding_is_no_neighbour() -> None:
+    model = windowed_student(window=3)
+    ids = torch.tensor([[2, 9, 3, 7, 7]])
+    with torch.no_grad():
+        alone = model.encode(ids[:, :3], torch.ones(1, 3, dtype=torch.long))["products.tags"]
+        padded = model.encode(ids, torch.tensor([[1, 1, 1, 0, 0]]))["products.tags"]
+    assert torch.allclose(alone, padded[:, :3], atol=1e-6)

@@ -10,6 +10,7 @@ from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.encoding import encode_all, encode_pooled
 from mtrec_edge_compress.recipe import Recipe, Student
 from mtrec_edge_compress.start import fit_projection, new_student, token_outputs
+from mtrec_edge_runtime.tasks import Kind
 
 
 def recipe_of(student: Student) -> Recipe:
@@ -60,3 +61,17 @@ def test_a_narrow_student_keeps_the_widest_directions() -> None:
     sizes = torch.linalg.svdvals(outputs)
     kept = float(rows.square().sum() / outputs.square().sum())
     assert np.isclose(kept, float(sizes[:8].square().sum() / sizes.square().sum()), atol=1e-4)
+
+
+def test_a_window_reads_of_the_neighbours_nothing_at_first() -> None:
+    teacher, words = tiny_teacher(tiny_arrays()).eval(), range(len(vocabulary_for(tiny_arrays())))
+    ids, mask = torch.tensor([[2, 9, 11, 3]]), torch.ones(1, 4, dtype=torch.long)
+    plain, wide = (
+        new_student(recipe_of(Student(layers=1, token_window=window)), teacher, words, ends=ENDS).eval()
+        for window in (1, 3)
+    )
+    token = next(number for number, task in enumerate(wide.text_tasks) if task.kind is Kind.TOKEN)
+    assert wide.text_heads[token].in_features == 3 * plain.text_heads[token].in_features
+    with torch.no_grad():
+        for name, logits in wide.encode(ids, mask).items():
+            assert torch.allclose(logits, plain.encode(ids, mask)[name], atol=1e-6)

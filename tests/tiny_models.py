@@ -1,5 +1,7 @@
 """Random tiny models and a tiny dataset for the tests of export, quantize, verify and bundle."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -31,6 +33,12 @@ def student_model(*, vocabulary: int = VOCABULARY, seed: int = 0, hidden: int = 
     backbone = CompactBert(CompactShape(vocabulary, 16, hidden, 16, MAX_TOKENS, layers))
     nn.init.normal_(backbone.embeddings.position, std=0.3)
     return MultiTaskModel(backbone, hidden, SHAPE, TASKS).eval()
+
+
+def windowed_student(*, window: int) -> MultiTaskModel:
+    """The student with token heads that read a window of states."""
+    backbone = student_model().text.backbone
+    return MultiTaskModel(backbone, 32, replace(SHAPE, token_window=window), TASKS).eval()
 
 
 def with_tasks(tasks: tuple[TaskSpec, ...]) -> MultiTaskModel:

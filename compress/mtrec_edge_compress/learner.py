@@ -127,7 +127,7 @@ class Learner(PairLearner):
                 states, pooled = states + shift.unsqueeze(1), pooled + shift
             with torch.autocast(pooled.device.type, enabled=False):
                 vectors.append(self.model.text.vector(pooled.float()))
-                words = states.float()[bucket.word_text, bucket.word_position]
+                words = self.model.around(states.float())[bucket.word_text, bucket.word_position]
                 of_bucket = {**self.word_losses(batch, bucket, words), **self.state_losses(batch, bucket, states)}
             for name, loss in of_bucket.items():
                 token_losses.setdefault(name, []).append(loss)
@@ -144,7 +144,7 @@ class Learner(PairLearner):
         return {}
 
     def word_losses(self, batch: Batch, bucket: TextBucket, words: Tensor) -> dict[str, Tensor]:
-        """Return the token tasks' losses of one bucket; `words` (words, hidden) are states of first pieces."""
+        """Return the token tasks' losses of one bucket; `words` is what heads read of first pieces."""
         found = {}
         for task, head in zip(self.model.text_tasks, self.model.text_heads, strict=True):
             if task.kind is Kind.TOKEN and (count := batch.text_counts.get(task.name)):

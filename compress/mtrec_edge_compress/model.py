@@ -39,6 +39,7 @@ class ModelShape:
     user_heads: int = 4
     task_hidden: int = 32  # hidden units of each task's head
     dropout: float = 0.1
+    token_window: int = 1  # token states that a token head reads, odd: the token's own between its neighbours'
 
 
 class TextEncoder(nn.Module):
@@ -50,10 +51,11 @@ class TextEncoder(nn.Module):
         self.projection = nn.Linear(hidden_size, vector_size)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return token states (batch, tokens, hidden) and their masked mean (batch, hidden)."""
+        """Return token states (batch, tokens, hidden), 0 where there is padding, and their mean (batch, hidden)."""
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask)[0]
         mask = attention_mask.unsqueeze(-1).to(states.dtype)
-        return states, (states * mask).sum(1) / mask.sum(1)
+        states = states * mask
+        return states, states.sum(1) / mask.sum(1)
 
     def vector(self, pooled: Tensor) -> Tensor:
         """Return unit item vectors (..., D) from pooled states (..., hidden)."""
@@ -216,8 +218,9 @@ class MultiTaskModel(nn.Module):
         self.affinity = Affinity(shape)
         self.outputs = ranker_outputs(tasks)
         self.heads = TaskHeads(shape, max(len(self.outputs), 1))
+        around = hidden_size * shape.token_window
         self.text_heads = nn.ModuleList(
-            nn.Linear(shape.vector_size if task.kind is Kind.MULTICLASS else hidden_size, len(task.labels))
+            nn.Linear(shape.vector_size if task.kind is Kind.MULTICLASS else around, len(task.labels))
             for task in self.text_tasks
         )
         self._start_heads()
@@ -257,9 +260,20 @@ class MultiTaskModel(nn.Module):
         """
         scaled = vector * math.sqrt(self.vector_size)
         return {
-            task.name: head(scaled if task.kind is Kind.MULTICLASS else states)
+            task.name: head(scaled if task.kind is Kind.MULTICLASS else self.around(states))
             for task, head in zip(self.text_tasks, self.text_heads, strict=True)
         }
+
+    def around(self, states: Tensor) -> Tensor:
+        """Return what token heads read (batch, tokens, window * hidden): states among their neighbours, 0 at the ends.
+
+        A convolution over tokens, with the head's matrix as its kernel (Collobert et al., 2011).
+        """
+        window, tokens = self.shape.token_window, states.shape[1]
+        if window == 1:
+            return states
+        wide = F.pad(states, (0, 0, window // 2, window // 2))
+        return torch.cat([wide[:, shift : shift + tokens] for shift in range(window)], dim=-1)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """Return what `encoder.onnx` and `text_heads.onnx` give: `vector` and every text task's logits."""

@@ -110,12 +110,15 @@ class Student(Ranged):
     units: Annotated[int, 0, 16_384] = 0  # feed-forward units a layer, likewise; from outputs 0 is 192
     embedding_size: Annotated[int, 0, 4096] = 128  # E of the factorised word table; 0 keeps the hidden size
     vocabulary: Annotated[int, 200, 1_000_000] = 16_000  # most tokens kept of the teacher's vocabulary
+    token_window: Annotated[int, 1, 15] = 1  # token states a token head reads: a token's own between its neighbours'
     min_count: Annotated[int, 1, 1_000_000_000] = 1  # a token seen less often in the dataset's texts is dropped
     dropout: Annotated[float, 0.0, 0.9] = 0.1
 
     def __post_init__(self) -> None:
         """Refuse a student that cannot be built."""
         super().__post_init__()
+        if self.token_window % 2 == 0:
+            raise RecipeError(f"student.token_window = {self.token_window}: it is odd, a token between its neighbours")
         within("student.layers", self.layers, 1 if self.start == "layers" else 0, 48)
         if self.hidden_size and self.start == "layers":
             raise RecipeError("student.hidden_size: the teacher's layers keep its width; write start = 'outputs', or 0")
@@ -310,9 +313,11 @@ def settings_of(recipe: Recipe, key: str) -> Any:
     """Return the settings under a top-level key, as what a stage's outcome depends on.
 
     `heal` is a key of its own, with the limits that decide whether it is needed, and no part of `quantize`: where it is
-    off, nothing depends on it.
+    off, nothing depends on it; nor on a window of one token.
     """
     stored = asdict(recipe)
+    if recipe.student.token_window == 1:
+        del stored["student"]["token_window"]
     healing = stored["quantize"].pop("heal")
     if key == "heal":
         limits = {name: stored["verify"][name] for name in ("task_loss", "label_agreement")}

@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from mtrec_edge_compress.compact import CompactBert, CompactShape, Layer, compact_from_bert
@@ -48,22 +49,32 @@ def new_student(
         backbone, basis = _from_layers(recipe, bert, token_ids), torch.eye(bert.config.hidden_size)
     else:
         backbone, basis = _from_outputs(recipe, bert, token_ids, ends)
-    shape = replace(teacher.shape, dropout=recipe.student.dropout)
+    shape = replace(teacher.shape, dropout=recipe.student.dropout, token_window=recipe.student.token_window)
     student = MultiTaskModel(backbone, backbone.shape.hidden_size, shape, teacher.tasks)
     copied = {k: v for k, v in teacher.state_dict().items() if not k.startswith("text.backbone.")}
     if bert.config.hidden_size == teacher.hidden_size:
-        copied = _narrowed(copied, teacher, basis)
+        copied = _on_student_states(copied, teacher, basis, shape.token_window)
     sized = student.state_dict()
     student.load_state_dict({k: v for k, v in copied.items() if v.shape == sized[k].shape}, strict=False)
     return student
 
 
-def _narrowed(weights: dict[str, Tensor], teacher: MultiTaskModel, basis: Tensor) -> dict[str, Tensor]:
-    """Return weights whose layers on the states read `basis` (hidden, width) coordinates of them."""
-    on_states = ["text.projection.weight"] + [
-        f"text_heads.{number}.weight" for number, task in enumerate(teacher.text_tasks) if task.kind is Kind.TOKEN
-    ]
-    return {name: value @ basis if name in on_states else value for name, value in weights.items()}
+def _on_student_states(
+    weights: dict[str, Tensor], teacher: MultiTaskModel, basis: Tensor, window: int
+) -> dict[str, Tensor]:
+    """Return weights whose layers on the states read `basis` (hidden, width) coordinates of them.
+
+    A token head reads a window of them, and at first of the neighbours nothing that the teacher's did not.
+    """
+    read = dict(weights)
+    read["text.projection.weight"] = weights["text.projection.weight"] @ basis
+    for number, task in enumerate(teacher.text_tasks):
+        if task.kind is Kind.TOKEN:
+            name = f"text_heads.{number}.weight"
+            parts = torch.unflatten(weights[name], 1, (teacher.shape.token_window, -1))  # (labels, window, hidden)
+            more = (window - teacher.shape.token_window) // 2
+            read[name] = F.pad(parts @ basis, (0, 0, more, more)).flatten(1)
+    return read
 
 
 def _from_layers(recipe: Recipe, bert: PreTrainedModel, token_ids: Sequence[int]) -> CompactBert:

@@ -7,7 +7,7 @@ a graph of another form, is computed from ones.
 Edits a graph in place, whose outputs for unpadded texts stay; knows nothing of integers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,6 @@ def leave_out_mask(model: Any) -> None:
     nodes = _ones()
     for node in model.graph.node:
         node.input[:] = [alias.get(name, name) for name in node.input]
-        nodes.append(node)
         read = [name for name in node.input if name in equal]
         others = [name for name in node.input if name not in equal]
         if node.op_type in ("Unsqueeze", "Cast") and read:
@@ -40,13 +39,24 @@ def leave_out_mask(model: Any) -> None:
             equal[node.output[0]] = ARITHMETIC[node.op_type](*((equal | single)[name] for name in node.input))
         elif node.op_type in NEUTRAL and len(read) == 1 and equal[read[0]] == NEUTRAL[node.op_type]:
             alias[node.output[0]] = others[0]
+            continue
         elif node.op_type == "Div" and _counts(maker.get(node.input[1]), maker.get(node.input[0]), equal):
-            nodes[-1] = _mean(maker[node.input[0]], node, constants)
+            node = _mean(maker[node.input[0]], node, constants)
+        nodes.append(node)
+    _keep_outputs(model, nodes, alias)
     replace_nodes(model.graph, nodes)
     inputs = [tensor for tensor in model.graph.input if tensor.name != MASK]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     drop_unread(model)
+
+
+def _keep_outputs(model: Any, nodes: Sequence[Any], alias: Mapping[str, str]) -> None:
+    """Give a tensor that an output of the graph equals the output's name."""
+    name_of = {alias[tensor.name]: tensor.name for tensor in model.graph.output if tensor.name in alias}
+    for node in nodes:
+        for names in (node.input, node.output):
+            names[:] = [name_of.get(name, name) for name in names]
 
 
 def _ones() -> list[Any]:
