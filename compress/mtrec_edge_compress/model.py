@@ -269,11 +269,12 @@ class MultiTaskModel(nn.Module):
 
         A convolution over tokens, with the head's matrix as its kernel (Collobert et al., 2011).
         """
-        window, tokens = self.shape.token_window, states.shape[1]
+        window = self.shape.token_window
         if window == 1:
             return states
         wide = F.pad(states, (0, 0, window // 2, window // 2))
-        return torch.cat([wide[:, shift : shift + tokens] for shift in range(window)], dim=-1)
+        ends = [shift - window + 1 or None for shift in range(window)]  # counted from behind: no shape in the graph
+        return torch.cat([wide[:, shift:end] for shift, end in enumerate(ends)], dim=-1)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """Return what `encoder.onnx` and `text_heads.onnx` give: `vector` and every text task's logits."""
