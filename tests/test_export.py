@@ -5,7 +5,7 @@ import onnx
 import pytest
 import torch
 from onnx import helper
-from tiny_models import MAX_TOKENS, TASKS, VOCABULARY, bert_model, student_model, windowed_student, with_tasks
+from tiny_models import MAX_TOKENS, TASKS, VOCABULARY, bert_model, student_model, with_tasks
 
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.graphs import Graphs
@@ -57,7 +57,7 @@ def test_what_the_ranker_is_asked_for_it_gives_in_that_order(tmp_path):
         assert scores.shape == wanted.shape and np.allclose(scores, wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [student_model, bert_model, partial(windowed_student, window=3)])
+@pytest.mark.parametrize("make", [student_model, bert_model, partial(with_tasks, TASKS, window=3)])
 def test_exported_graphs_equal_torch_at_every_length_and_batch(tmp_path, make):
     model = make()
     export_onnx(model, tmp_path)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny_models import windowed_student
+from tiny_models import TASKS, with_tasks
 from tiny_training import tiny_learner, world_arrays
 from torch import Tensor
 from torch.nn import functional as F
@@ -125,15 +125,15 @@ def test_what_padding_says_changes_nothing() -> None:
 
 
 def test_token_heads_read_the_neighbours_and_nothing_beyond_the_ends_by_hand() -> None:
-    model = windowed_student(window=3)
+    model = with_tasks(TASKS, window=3)
     states = torch.arange(1.0, 4.0).view(1, 3, 1).expand(1, 3, 2)
     read = model.around(states)
     assert read[0].tolist() == [[0, 0, 1, 1, 2, 2], [1, 1, 2, 2, 3, 3], [2, 2, 3, 3, 0, 0]]
-    assert windowed_student(window=1).around(states) is states
+    assert with_tasks(TASKS).around(states) is states
 
 
 def test_padding_is_no_neighbour() -> None:
-    model = windowed_student(window=3)
+    model = with_tasks(TASKS, window=3)
     ids = torch.tensor([[2, 9, 3, 7, 7]])
     with torch.no_grad():
         alone = model.encode(ids[:, :3], torch.ones(1, 3, dtype=torch.long))["products.tags"]

@@ -35,16 +35,10 @@ def student_model(*, vocabulary: int = VOCABULARY, seed: int = 0, hidden: int = 
     return MultiTaskModel(backbone, hidden, SHAPE, TASKS).eval()
 
 
-def windowed_student(*, window: int) -> MultiTaskModel:
-    """The student with token heads that read a window of states."""
-    backbone = student_model().text.backbone
-    return MultiTaskModel(backbone, 32, replace(SHAPE, token_window=window), TASKS).eval()
-
-
-def with_tasks(tasks: tuple[TaskSpec, ...]) -> MultiTaskModel:
-    """The student with other tasks."""
+def with_tasks(tasks: tuple[TaskSpec, ...], *, window: int = 1) -> MultiTaskModel:
+    """The student with other tasks, or with token heads that read a window of states."""
     whole = student_model()
-    return MultiTaskModel(whole.text.backbone, 32, SHAPE, tasks).eval()
+    return MultiTaskModel(whole.text.backbone, 32, replace(SHAPE, token_window=window), tasks).eval()
 
 
 def bert_model() -> MultiTaskModel:
