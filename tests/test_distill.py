@@ -28,7 +28,7 @@ from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.soft_targets import soft_targets
 from mtrec_edge_compress.start import new_student
-from mtrec_edge_compress.student_learner import VECTOR, StudentLearner
+from mtrec_edge_compress.student_learner import VECTOR, StudentLearner, read_as_own
 from mtrec_edge_compress.student_training import StudentTraining
 
 SAME = replace(RECIPE, student=replace(RECIPE.student, layers=2, embedding_size=0))  # the teacher's own shape
@@ -162,3 +162,43 @@ def test_distillation_brings_the_student_to_the_teacher(tmp_path) -> None:
     after = losses_of(learner, arrays)
     assert after[VECTOR] < 0.5 * before[VECTOR]
     assert (tmp_path / "represent/best/model.json").is_file() and (tmp_path / "tasks/best/model.json").is_file()
+
+
+def test_a_share_of_the_windows_points_at_own_vectors_half_of_them_whole() -> None:
+    arrays = world_arrays()
+    pairs = next(source_for(tiny_student_learner(arrays), arrays).epoch(0)).pairs
+    assert pairs is not None
+    users, distinct = len(pairs.history), len(pairs.rows)
+    assert users >= 4
+    moved = read_as_own(pairs, 2 / users)
+    assert torch.equal(moved.history[0], pairs.history[0] + distinct)
+    assert torch.equal(moved.history[1:], pairs.history[1:])
+    assert torch.equal(moved.candidates[:2], pairs.candidates[:2] + distinct)
+    assert torch.equal(moved.candidates[2:], pairs.candidates[2:])
+    assert torch.equal(read_as_own(pairs, 0.0).candidates, pairs.candidates)
+
+
+def test_own_windows_teach_the_ranker_what_the_students_vectors_are_worth() -> None:
+    arrays = world_arrays()
+    own = replace(ALL_SOFT, distill=replace(ALL_SOFT.distill, own_windows=1.0))
+    plain, same, other = (tiny_student_learner(arrays, recipe) for recipe in (ALL_SOFT, own, own))
+    with torch.no_grad():  # a student whose vectors have left the teacher's space
+        other.model.text.projection.weight.neg_()
+    losses = [losses_of(learner, arrays)["video.rating"] for learner in (plain, same, other)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5) and losses[2] > losses[1] + 1e-4
+
+
+def test_own_vectors_stand_still_for_a_pass_and_their_projection_learns() -> None:
+    arrays = world_arrays()
+    learner = tiny_student_learner(arrays, ALL_SOFT)
+    rows = torch.arange(4)
+    before = learner.own_vectors(rows)
+    before.sum().backward()
+    assert learner.model.text.projection.weight.grad is not None
+    backbone = learner.model.text.backbone
+    assert isinstance(backbone, CompactBert)
+    with torch.no_grad():
+        backbone.embeddings.norm.weight.add_(torch.linspace(0, 1, 32))
+    assert torch.equal(learner.own_vectors(rows), before)
+    learner.refresh(torch.device("cpu"), torch.float32)
+    assert not torch.allclose(learner.own_vectors(rows), before)

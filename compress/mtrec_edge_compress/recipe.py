@@ -146,6 +146,7 @@ class Distill(Ranged):
     hidden_weight: Positive = 0.0  # first phase: of the squared error of the last states, mapped to the teacher's width
     soft_weight: Share = 0.7  # share of each task's loss taken against the teacher's outputs; the rest is gold
     annealed: Share = 0.0  # share of soft_weight that goes over to gold by the end of a phase with pairs
+    own_windows: Share = 0.0  # share of a step's windows read in the student's own vectors, made once a pass
     temperature: Annotated[float, 0.1, 100.0] = 2.0  # of multiclass and token soft targets
 
 

@@ -1,8 +1,11 @@
 """What a student learns from a batch: the teacher's item vectors, and its outputs beside the labels.
 
 The student's vectors are trained to lie in the teacher's space: wherever a step does not encode a text itself, it reads
-the teacher's vector, so the ranker works on either and a catalogue may hold the teacher's.
+the teacher's vector, so the ranker works on either and a catalogue may hold the teacher's. A share of the windows may be
+read in the student's own vectors instead: what the ranker meets where texts are new.
 """
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,6 +16,7 @@ from mtrec_edge_compress.batches import Batch, PairBatch, TextBucket
 from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
+from mtrec_edge_compress.encoding import encode_pooled
 from mtrec_edge_compress.learner import CROSS, Learner, rank_pairs
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.pair_learner import order_of
@@ -45,6 +49,8 @@ class StudentLearner(Learner):
         self.inside: Representation | None = None  # looks inside the teacher, in the first phase
         self.soft_weight, self.annealed = recipe.distill.soft_weight, recipe.distill.annealed
         self.share, self.temperature = self.soft_weight, recipe.distill.temperature
+        self.own_windows = recipe.distill.own_windows
+        self._dtype = torch.float32  # what own vectors are made with
 
     @property
     def soft(self) -> SoftTargets:
@@ -58,11 +64,25 @@ class StudentLearner(Learner):
         return super().forward(batch)
 
     def refresh(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Do nothing: the cache is the teacher's vectors, which stand still."""
+        """Forget the own states: they are made again when pairs ask for them. The teacher's vectors stand still."""
+        self.cache, self._dtype = None, dtype
 
     def cached_vectors(self, rows: Tensor) -> Tensor:
         """Return the teacher's vectors (rows, D)."""
         return self.soft.vectors[rows]
+
+    def own_vectors(self, rows: Tensor) -> Tensor:
+        """Return the student's vectors (rows, D) as they were when the pass began; the projection is differentiated."""
+        if self.cache is None:
+            self.cache = encode_pooled(self.model, self.tokens, rows.device, self._dtype)
+        return super().cached_vectors(rows)
+
+    def pair_scores(self, pairs: PairBatch, vectors: Tensor) -> dict[str, Tensor]:
+        """Return the domain's scores (users, targets + negatives), some windows read in the student's own vectors."""
+        if not self.own_windows:
+            return super().pair_scores(pairs, vectors)
+        both = torch.cat([vectors, self.own_vectors(pairs.rows)])
+        return super().pair_scores(read_as_own(pairs, self.own_windows), both)
 
     def text_losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Add the vector-matching loss over every fresh text."""
@@ -147,6 +167,18 @@ class StudentLearner(Learner):
         own = F.log_softmax(order_of(task.name, scores) + minus, dim=1)
         kl = F.kl_div(own, target, log_target=True, reduction="sum")
         return 0.5 * (value + kl / max(len(score) * processes, 1))
+
+
+def read_as_own(pairs: PairBatch, share: float) -> PairBatch:
+    """Return the pairs with a share of their windows pointing behind the distinct rows, where own vectors stand.
+
+    In half of that share all texts are the student's, as on a device that ships its vectors; in the other the
+    candidates alone, as new items beside known ones. Windows are in random order, so the first of them will do.
+    """
+    users, distinct = len(pairs.history), len(pairs.rows)
+    own = torch.arange(users, device=pairs.history.device).unsqueeze(1)
+    new, whole = own < round(share * users), own < round(share * users / 2)
+    return replace(pairs, history=pairs.history + distinct * whole, candidates=pairs.candidates + distinct * new)
 
 
 def student_learner(
