@@ -35,9 +35,10 @@ SAME = replace(RECIPE, student=replace(RECIPE.student, layers=2, embedding_size=
 ALL_SOFT = replace(SAME, distill=replace(SAME.distill, soft_weight=1.0))
 
 
-def losses_of(learner: StudentLearner, arrays: Arrays) -> dict[str, float]:
+def losses_of(learner: StudentLearner, arrays: Arrays, *, training: bool = False) -> dict[str, float]:
     """Return the mean loss of each task over an epoch without dropout."""
     learner.eval()
+    learner.training = training
     seen: dict[str, list[float]] = {}
     with torch.no_grad():
         for batch in source_for(learner, arrays, every_text=True).epoch(0):
@@ -184,8 +185,9 @@ def test_own_windows_teach_the_ranker_what_the_students_vectors_are_worth() -> N
     plain, same, other = (tiny_student_learner(arrays, recipe) for recipe in (ALL_SOFT, own, own))
     with torch.no_grad():  # a student whose vectors have left the teacher's space
         other.model.text.projection.weight.neg_()
-    losses = [losses_of(learner, arrays)["video.rating"] for learner in (plain, same, other)]
+    losses = [losses_of(learner, arrays, training=True)["video.rating"] for learner in (plain, same, other)]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5) and losses[2] > losses[1] + 1e-4
+    assert losses_of(other, arrays)["video.rating"] < losses[2] - 1e-4  # in evaluation nothing is made
 
 
 def test_own_vectors_stand_still_for_a_pass_and_their_projection_learns() -> None:

@@ -130,6 +130,9 @@ def test_token_heads_read_the_neighbours_and_nothing_beyond_the_ends_by_hand() -
     read = model.around(states)
     assert read[0].tolist() == [[0, 0, 1, 1, 2, 2], [1, 1, 2, 2, 3, 3], [2, 2, 3, 3, 0, 0]]
     assert with_tasks(TASKS).around(states) is states
+    text, position = torch.tensor([0, 0]), torch.tensor([2, 0])
+    for some in (model, with_tasks(TASKS)):
+        assert torch.equal(some.around_words(states, text, position), some.around(states)[text, position])
 
 
 def test_padding_is_no_neighbour() -> None:

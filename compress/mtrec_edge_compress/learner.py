@@ -127,7 +127,7 @@ class Learner(PairLearner):
                 states, pooled = states + shift.unsqueeze(1), pooled + shift
             with torch.autocast(pooled.device.type, enabled=False):
                 vectors.append(self.model.text.vector(pooled.float()))
-                words = self.model.around(states.float())[bucket.word_text, bucket.word_position]
+                words = self.model.around_words(states.float(), bucket.word_text, bucket.word_position)
                 of_bucket = {**self.word_losses(batch, bucket, words), **self.state_losses(batch, bucket, states)}
             for name, loss in of_bucket.items():
                 token_losses.setdefault(name, []).append(loss)

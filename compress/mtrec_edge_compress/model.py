@@ -276,6 +276,12 @@ class MultiTaskModel(nn.Module):
         ends = [shift - window + 1 or None for shift in range(window)]  # counted from behind: no shape in the graph
         return torch.cat([wide[:, shift:end] for shift, end in enumerate(ends)], dim=-1)
 
+    def around_words(self, states: Tensor, text: Tensor, position: Tensor) -> Tensor:
+        """Return `around(states)[text, position]`, (words, window * hidden), without that of any other token."""
+        window = self.shape.token_window
+        wide = F.pad(states, (0, 0, window // 2, window // 2))
+        return torch.cat([wide[text, position + shift] for shift in range(window)], dim=-1)
+
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         """Return what `encoder.onnx` and `text_heads.onnx` give: `vector` and every text task's logits."""
         states, pooled = self.text(input_ids, attention_mask)

@@ -78,8 +78,11 @@ class StudentLearner(Learner):
         return super().cached_vectors(rows)
 
     def pair_scores(self, pairs: PairBatch, vectors: Tensor) -> dict[str, Tensor]:
-        """Return the domain's scores (users, targets + negatives), some windows read in the student's own vectors."""
-        if not self.own_windows:
+        """Return the domain's scores (users, targets + negatives); in training some windows are read in own vectors.
+
+        Every process makes them together, so whoever asks alone, as `prune` does for importances, is in evaluation.
+        """
+        if not (self.own_windows and self.training):
             return super().pair_scores(pairs, vectors)
         both = torch.cat([vectors, self.own_vectors(pairs.rows)])
         return super().pair_scores(read_as_own(pairs, self.own_windows), both)
