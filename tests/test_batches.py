@@ -91,6 +91,7 @@ def test_two_processes_share_one_batch() -> None:
             mine = slice(rank, None, 2)
             assert torch.equal(pairs.rows[pairs.candidates], batch.pairs.rows[batch.pairs.candidates][mine])
             assert torch.equal(pairs.priors, batch.pairs.priors[mine])
+            assert torch.equal(pairs.place, batch.pairs.place[mine])
             events = pairs.history.shape[1]  # a share is as wide as its own longest history
             assert torch.equal(pairs.affinity, batch.pairs.affinity[mine][..., :events])
             assert torch.equal(pairs.allowed, batch.pairs.allowed[mine])

@@ -177,6 +177,7 @@ def test_a_share_of_the_windows_points_at_own_vectors_half_of_them_whole() -> No
     assert torch.equal(moved.candidates[:2], pairs.candidates[:2] + distinct)
     assert torch.equal(moved.candidates[2:], pairs.candidates[2:])
     assert torch.equal(read_as_own(pairs, 0.0).candidates, pairs.candidates)
+    assert torch.equal(read_as_own(pairs, 1.0).candidates, pairs.candidates + distinct)
 
 
 def test_own_windows_teach_the_ranker_what_the_students_vectors_are_worth() -> None:

@@ -33,7 +33,7 @@ def free_port() -> int:
 
 def launch(folder: Path, processes: int, **options: Any) -> dict[str, torch.Tensor]:
     """Train in this many processes, with the environment a launcher gives them, and return the weights."""
-    settings = {"fresh_targets": SETTINGS.targets, "processes": processes, **options}
+    settings = {"fresh_targets": SETTINGS.targets, "processes": processes} | options
     command = [sys.executable, train_tiny, str(folder), json.dumps(settings)]
     shared = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     running = []
@@ -64,6 +64,16 @@ def test_two_processes_train_the_heads_as_one_does(tmp_path: Path, weighting: st
     start = tiny_teacher(world_arrays()).state_dict()
     assert way(one, start) > 0.1
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < EXACT
+
+
+@pytest.mark.slow
+def test_two_processes_make_a_students_own_vectors_together(tmp_path: Path) -> None:
+    settings = {"optimizer": "sgd", "learning_rate": 1e-9, "head_learning_rate": 0.01, "clip": 1e3, "epochs": 1}
+    one, two, none = (
+        launch(tmp_path / f"{n}-{share}", n, own_windows=share, fresh_targets=0, **settings)
+        for n, share in ((1, 0.5), (2, 0.5), (1, 1e-9))
+    )
+    assert way(one, two) < NEARLY * way(one, none)  # a process's fresh vectors are its own
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
-"""Train the tiny teacher in a process of its own; asked to, it kills itself (SIGKILL), as a power cut would.
+"""Train the tiny teacher, or a student of it, in a process of its own; asked to, it kills itself (SIGKILL), as a power
+cut would.
 
     python train_tiny.py FOLDER '{"epochs": 2, "kill_at_step": 5}'
 
@@ -15,7 +16,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from tiny_training import SETTINGS, source_for, tiny_teacher, tokens_for, world_arrays
+from tiny_training import (
+    RECIPE,
+    SETTINGS,
+    source_for,
+    tiny_student_learner,
+    tiny_teacher,
+    tokens_for,
+    world_arrays,
+)
 from torch import Tensor
 
 from mtrec_edge_compress import training
@@ -26,33 +35,41 @@ from mtrec_edge_compress.pair_learner import centre_outputs
 from mtrec_edge_compress.weighting import TaskWeighting
 
 
-class LoggingLearner(Learner):
-    """Writes down what it learnt from, and may die instead."""
+def log_steps(learner: Learner, log: Path, kill_at: int) -> None:
+    """Let the learner write down what it learnt from, or die at a step instead."""
+    forward = learner.forward
 
-    log: Path
-    kill_at: int = -1
-
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return what Learner does."""
-        done = len(self.log.read_text().splitlines()) if self.log.is_file() else 0
-        if done == self.kill_at:
+    def logged(batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        done = len(log.read_text().splitlines()) if log.is_file() else 0
+        if done == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        found = super().forward(batch)
+        found = forward(batch)
         if os.environ.get("RANK", "0") == "0":
-            with self.log.open("a") as log:
-                log.write(json.dumps(batch.rows.tolist()) + "\n")
+            with log.open("a") as lines:
+                lines.write(json.dumps(batch.rows.tolist()) + "\n")
         return found
+
+    learner.forward = logged  # type: ignore[method-assign]
+
+
+def tiny_learner(options: dict[str, Any]) -> Learner:
+    """Return what is trained: a student where a share of own windows is asked for."""
+    arrays = world_arrays()
+    if share := options.pop("own_windows", 0.0):
+        return tiny_student_learner(arrays, replace(RECIPE, distill=replace(RECIPE.distill, own_windows=share)))
+    model = tiny_teacher(arrays, dropout=options.pop("dropout", 0.0))
+    weighting = TaskWeighting({task.name: 1.0 for task in arrays.tasks}, options.pop("weighting", "static"))
+    learner = Learner(model, weighting, arrays, tokens_for(arrays))
+    centre_outputs(learner)
+    return learner
 
 
 def main(folder: Path, options: dict[str, Any]) -> None:
     """Train to the end, or to the death that was asked for."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = world_arrays()
-    model = tiny_teacher(arrays, dropout=options.pop("dropout", 0.0))
-    weighting = TaskWeighting({task.name: 1.0 for task in arrays.tasks}, options.pop("weighting", "static"))
-    learner = LoggingLearner(model, weighting, arrays, tokens_for(arrays))
-    centre_outputs(learner)
-    learner.log, learner.kill_at = folder / "steps.jsonl", options.pop("kill_at_step", -1)
+    learner, log = tiny_learner(options), folder / "steps.jsonl"
+    log_steps(learner, log, options.pop("kill_at_step", -1))
     kill_in, validations = options.pop("kill_in_validation", 0), 0
 
     if options.pop("clock_of_rank_1_stands", False) and os.environ.get("RANK") == "1":
@@ -64,7 +81,7 @@ def main(folder: Path, options: dict[str, Any]) -> None:
         if validations == kill_in:
             os.kill(os.getpid(), signal.SIGKILL)
         # the longer the better, but one task never gets better
-        return {"score": float(len(learner.log.read_text())), "video.rating rmse": 1.0}
+        return {"score": float(len(log.read_text())), "video.rating rmse": 1.0}
 
     assert int(os.environ.get("WORLD_SIZE", "1")) == options.pop("processes", 1)
     settings = replace(SETTINGS, users=16, **options)

@@ -47,6 +47,7 @@ class PairBatch:
     """Users of one domain, their histories, and the items to score."""
 
     domain: str
+    place: Tensor  # (users,) in (0, 1): which part of the whole batch each is of, over every process; in random order
     rows: Tensor  # (distinct,) corpus rows of every item below
     history: Tensor  # (users, events) index into rows
     behaviour: Tensor
@@ -271,6 +272,7 @@ class BatchSource:
         allowed = [self._windows.unobserved(w.user, items) for w, items in zip(local, others, strict=True)]
         return PairBatch(
             domain=domain,
+            place=torch.from_numpy(((np.arange(len(windows)) + 0.5) / len(windows))[self._mine]),
             rows=torch.from_numpy(np.maximum(rows, 0)),  # padding (-1) reads row 0 and is masked
             history=torch.from_numpy(index[:, :width]),
             behaviour=torch.from_numpy(_pad([self.arrays.event_behaviour[r] for r in histories], width, 0)),

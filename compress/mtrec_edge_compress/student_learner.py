@@ -1,8 +1,8 @@
 """What a student learns from a batch: the teacher's item vectors, and its outputs beside the labels.
 
 The student's vectors are trained to lie in the teacher's space: wherever a step does not encode a text itself, it reads
-the teacher's vector, so the ranker works on either and a catalogue may hold the teacher's. A share of the windows may be
-read in the student's own vectors instead: what the ranker meets where texts are new.
+the teacher's vector, so the ranker works on either and a catalogue may hold the teacher's. A share of the windows may
+be read in the student's own vectors instead: what the ranker meets where texts are new.
 """
 
 from dataclasses import replace
@@ -176,11 +176,10 @@ def read_as_own(pairs: PairBatch, share: float) -> PairBatch:
     """Return the pairs with a share of their windows pointing behind the distinct rows, where own vectors stand.
 
     In half of that share all texts are the student's, as on a device that ships its vectors; in the other the
-    candidates alone, as new items beside known ones. Windows are in random order, so the first of them will do.
+    candidates alone, as new items beside known ones.
     """
-    users, distinct = len(pairs.history), len(pairs.rows)
-    own = torch.arange(users, device=pairs.history.device).unsqueeze(1)
-    new, whole = own < round(share * users), own < round(share * users / 2)
+    distinct, place = len(pairs.rows), pairs.place.unsqueeze(1)
+    new, whole = place < share, place < share / 2
     return replace(pairs, history=pairs.history + distinct * whole, candidates=pairs.candidates + distinct * new)
 
 
