@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -88,6 +89,9 @@ def test_the_run_leaves_a_bundle_a_ledger_and_a_table(
     page = result.report.read_text(encoding="utf-8")
     assert "Certified." in page and page.count("<svg") == 6 and result.report.with_suffix(".md").is_file()
     assert stored["stages"]["pruned"]["parameters"] < stored["stages"]["student"]["parameters"]
+    for stage in ("student", "pruned"):
+        near = next(note for note in stored["notes"] if note.startswith(f"{stage}_vectors: cosine to the teacher "))
+        assert near.endswith(" on others") and all(0.3 < float(x) <= 1 for x in re.findall(r"\d\.\d{3}", near))
 
 
 def test_a_finished_run_makes_nothing_again(place: Place) -> None:

@@ -35,6 +35,7 @@ from mtrec_edge_compress.latency import measure_latencies, read_latencies
 from mtrec_edge_compress.ledger import Ledger, Row, Stage, make_ledger
 from mtrec_edge_compress.measure import graph_row, torch_row
 from mtrec_edge_compress.model import MultiTaskModel, ranker_outputs
+from mtrec_edge_compress.nearness import nearness
 from mtrec_edge_compress.onnx_graph import byte_ledger
 from mtrec_edge_compress.prune import cut_to_start, prune
 from mtrec_edge_compress.quantize import ENCODER_FAST, quantize
@@ -44,6 +45,7 @@ from mtrec_edge_compress.start import new_student
 from mtrec_edge_compress.student_learner import compact_backbone, student_learner
 from mtrec_edge_compress.student_training import StudentTraining
 from mtrec_edge_compress.teacher import teacher_batches, train_teacher
+from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import open_tokenizer, vocabulary_of
 from mtrec_edge_compress.unlabelled import read_unlabelled
 from mtrec_edge_compress.untaught import train_untaught
@@ -129,7 +131,8 @@ def distill_student(job: Job, folder: Path) -> Made:
     training = _student_training(job, None)
     cut_to_start(training, folder)
     distill(training, folder=folder, validate=job.validator(job.student_tokens, job.recipe.distill.tasks.precision))
-    return _student_rows(job, "student", training.learner.model, folder), facts
+    rows, near = _student_made(job, "student", training.learner.model, folder)
+    return rows, facts | near
 
 
 def _write_vocabulary(job: Job, folder: Path) -> dict[str, Any]:
@@ -178,15 +181,17 @@ def _student_training(job: Job, model: MultiTaskModel | None) -> StudentTraining
     return StudentTraining(job.recipe, learner, job.arrays, job.collaboration, job.device, job.progress)
 
 
-def _student_rows(job: Job, stage: Stage, model: MultiTaskModel, folder: Path) -> list[Row]:
-    """Save the student and measure it, on the main process."""
+def _student_made(job: Job, stage: Stage, model: MultiTaskModel, folder: Path) -> Made:
+    """Save the student and measure it, on the main process: its row, and how near its vectors are to the teacher's."""
     if not PartialState().is_main_process:
-        return []
+        return [], {}
     save_model(model, folder / "model")
     place, tokens = torch.device("cpu"), job.student_tokens
     with every_core():
         encoded = encode_all(model.cpu(), tokens, device=place, label=f"encoding: {stage}", progress=job.progress)
-        return [torch_row(job, stage, model, encoded, folder)]
+        teacher = load_encoded(job.folder("teacher") / "encoded").vectors
+        near = nearness(encoded.vectors, teacher, TextLabels(job.arrays).pool(every_text=True))
+        return [torch_row(job, stage, model, encoded, folder)], {f"{stage}_vectors": near}
 
 
 def prune_student(job: Job, folder: Path) -> Made:
@@ -195,7 +200,8 @@ def prune_student(job: Job, folder: Path) -> Made:
     prune(training, folder=folder, validate=job.validator(job.student_tokens, job.recipe.prune.tasks.precision))
     shapes = compact_backbone(training.learner).shape.layers
     layers = ", ".join(f"{heads} heads {units} units" for heads, units in shapes)
-    return _student_rows(job, "pruned", training.learner.model, folder), {"pruned_layers": layers}
+    rows, near = _student_made(job, "pruned", training.learner.model, folder)
+    return rows, {"pruned_layers": layers} | near
 
 
 def time_pruning(job: Job) -> None:
@@ -210,7 +216,8 @@ def time_pruning(job: Job) -> None:
 def heal_int8(job: Job, folder: Path) -> Made:
     """Train the student with INT8's rounding where INT8 loses too much."""
     healed, facts = heal(job, folder, lambda: _student_training(job, load_model(job.student)))
-    return [] if healed is None else _student_rows(job, "healed", healed, folder), facts
+    rows, near = ([], {}) if healed is None else _student_made(job, "healed", healed, folder)
+    return rows, facts | near
 
 
 def export_graphs(job: Job, folder: Path) -> Made:
