@@ -19,6 +19,7 @@ from mtrec_edge_compress.fake_quantize import (
     round_activations,
     round_rows,
     round_weights,
+    store_words,
 )
 from mtrec_edge_compress.graphs import Graphs
 from mtrec_edge_compress.lookup_tables import cosine_transform
@@ -95,6 +96,34 @@ def test_rows_of_eight_and_four_bits_by_hand() -> None:
     turn = cosine_transform(4)
     turned = (nibbles @ turn.T).astype(np.float32)  # a row that is whole steps where it is stored
     assert round_rows(turned, 4, turn) == pytest.approx(turned, abs=1e-5)
+
+
+def test_words_once_stored_in_four_bits_stay_as_they_are_and_stand_still() -> None:
+    model, whole = student_model(), student_model()
+    backbone, other = model.text.backbone, whole.text.backbone
+    table = backbone.embeddings.word.weight
+    store_words(backbone, 4)
+    assert not table.requires_grad and not torch.equal(table, other.embeddings.word.weight)
+    once = table.clone()
+    store_words(backbone, 4)
+    assert torch.allclose(table, once, atol=1e-6 * float(once.abs().max()))
+    store_words(other, 8)
+    assert other.embeddings.word.weight.requires_grad
+
+
+def test_a_student_of_stored_words_loses_nothing_by_them_in_its_graph(tmp_path: Path) -> None:
+    settings = Quantize(word_bits=4, reduce_range=False)
+    errors = []
+    for bits in (4, 8):
+        model = student_model()
+        store_words(model.text.backbone, bits)
+        folder = tmp_path / str(bits)
+        export_onnx(model, folder)
+        quantize(folder, folder / "int8", TEXTS, settings)
+        graph = Graphs(folder / "int8", "exact")
+        found = np.concatenate([graph.run_encoder(text[None])["vector"] for text in TEXTS])
+        errors.append(float(1 - (found * vectors(model)).sum(1).mean()))
+    assert errors[0] < errors[1] / 3
 
 
 def test_a_linear_layer_answers_as_onnx_runtimes_integers(tmp_path: Path) -> None:

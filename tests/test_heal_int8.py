@@ -148,6 +148,12 @@ def test_settings_of_healing_are_its_stages_alone() -> None:
     assert settings_of(replace(on, verify=Verify(pool=20)), "heal") == settings_of(on, "heal")
 
 
+def test_pruning_depends_on_words_of_four_bits_alone() -> None:
+    four, eight = Recipe(quantize=Quantize(word_bits=4)), Recipe()
+    assert settings_of(four, "prune") != settings_of(eight, "prune")
+    assert "word_bits" not in settings_of(eight, "prune")
+
+
 def test_nothing_depends_on_a_window_of_one_token() -> None:
     plain, wide = Recipe(), Recipe(student=Student(token_window=3))
     assert "token_window" not in settings_of(plain, "student")

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny_models import student_model
@@ -19,6 +20,8 @@ from tiny_training import (
 )
 
 from mtrec_edge_compress.compact import CompactBert, Layer
+from mtrec_edge_compress.fake_quantize import round_rows
+from mtrec_edge_compress.lookup_tables import cosine_transform
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.prune import (
     KEPT,
@@ -31,6 +34,7 @@ from mtrec_edge_compress.prune import (
     remove,
     remove_again,
 )
+from mtrec_edge_compress.recipe import Quantize, Recipe
 from mtrec_edge_compress.student_learner import StudentLearner, compact_backbone
 from mtrec_edge_compress.student_training import StudentTraining
 from mtrec_edge_runtime.errors import StageError
@@ -119,7 +123,7 @@ def test_only_a_student_can_be_pruned() -> None:
         compact_backbone(tiny_learner(tiny_arrays()))  # type: ignore[arg-type]
 
 
-def run(learner: StudentLearner, folder: Path, *, die_in: str = "") -> dict[str, float]:
+def run(learner: StudentLearner, folder: Path, *, die_in: str = "", recipe: Recipe = RECIPE) -> dict[str, float]:
     """Prune; `die_in` names the round whose healing is interrupted."""
 
     def validate(model: MultiTaskModel, _pooled: object) -> dict[str, float]:
@@ -132,7 +136,7 @@ def run(learner: StudentLearner, folder: Path, *, die_in: str = "") -> dict[str,
     learner.end_epoch = end_epoch  # type: ignore[method-assign]
     arrays = tiny_arrays()
     together = collaboration_for(arrays)
-    training = StudentTraining(RECIPE, learner, arrays, together, "cpu", progress=False)
+    training = StudentTraining(recipe, learner, arrays, together, "cpu", progress=False)
     return prune(training, folder=folder, validate=validate)
 
 
@@ -145,6 +149,16 @@ def test_rounds_remove_what_the_recipe_says(tmp_path: Path) -> None:
     assert sum(heads for heads, _ in shapes) == 4 and min(heads for heads, _ in shapes) >= 1
     assert 48 <= sum(units for _, units in shapes) <= 80  # half of 128, rounded in each layer
     assert all(units % UNIT_MULTIPLE == 0 for _, units in shapes)
+
+
+@pytest.mark.slow
+def test_healing_learns_around_words_as_they_are_stored(tmp_path: Path) -> None:
+    learner = tiny_student_learner(tiny_arrays())
+    words = compact_backbone(learner).embeddings.word.weight.detach().clone()
+    run(learner, tmp_path, recipe=replace(RECIPE, quantize=Quantize(word_bits=4)))
+    stored = round_rows(words.numpy(), 4, cosine_transform(words.shape[1]))
+    found = compact_backbone(learner).embeddings.word.weight.detach().numpy()
+    assert np.abs(found - stored).max() == 0 and np.abs(found - words.numpy()).max() > 0
 
 
 @pytest.mark.slow

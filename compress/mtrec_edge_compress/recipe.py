@@ -314,9 +314,11 @@ def settings_of(recipe: Recipe, key: str) -> Any:
     """Return the settings under a top-level key, as what a stage's outcome depends on.
 
     `heal` is a key of its own, with the limits that decide whether it is needed, and no part of `quantize`: where it is
-    off, nothing depends on it; nor on a window of one token.
+    off, nothing depends on it; nor on a window of one token. `prune` heals around words of few bits.
     """
     stored = asdict(recipe)
+    if recipe.quantize.word_bits != 8:
+        stored["prune"]["word_bits"] = recipe.quantize.word_bits
     if recipe.student.token_window == 1:
         del stored["student"]["token_window"]
     healing = stored["quantize"].pop("heal")
