@@ -14,7 +14,7 @@ from mtrec_edge_compress.collaboration import save_collaboration
 from mtrec_edge_compress.heal_int8 import Figures, gate_reasons, heal, why_undo, worst_loss
 from mtrec_edge_compress.job import COLLABORATION, Job
 from mtrec_edge_compress.ledger import Row, Stage, StageRecord
-from mtrec_edge_compress.recipe import Bundle, Heal, Quantize, Recipe, Student, Verify, settings_of
+from mtrec_edge_compress.recipe import Bundle, Distill, Heal, Quantize, Recipe, Student, Verify, settings_of
 from mtrec_edge_compress.student_training import StudentTraining
 
 KEPT_BY_ALL = Verify(task_loss=1000.0, label_agreement=0.0)
@@ -152,6 +152,12 @@ def test_pruning_depends_on_words_of_four_bits_alone() -> None:
     four, eight = Recipe(quantize=Quantize(word_bits=4)), Recipe()
     assert settings_of(four, "prune") != settings_of(eight, "prune")
     assert "word_bits" not in settings_of(eight, "prune")
+
+
+def test_nothing_depends_on_no_own_windows() -> None:
+    none, half = Recipe(), Recipe(distill=Distill(own_windows=0.5))
+    assert "own_windows" not in settings_of(none, "distill")
+    assert settings_of(half, "distill")["own_windows"] == 0.5
 
 
 def test_nothing_depends_on_a_window_of_one_token() -> None:

@@ -20,9 +20,8 @@ from tiny_training import (
     RECIPE,
     SETTINGS,
     source_for,
+    tiny_learner,
     tiny_student_learner,
-    tiny_teacher,
-    tokens_for,
     world_arrays,
 )
 from torch import Tensor
@@ -31,8 +30,6 @@ from mtrec_edge_compress import training
 from mtrec_edge_compress.batches import Batch
 from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.model import MultiTaskModel
-from mtrec_edge_compress.pair_learner import centre_outputs
-from mtrec_edge_compress.weighting import TaskWeighting
 
 
 def log_steps(learner: Learner, log: Path, kill_at: int) -> None:
@@ -52,23 +49,19 @@ def log_steps(learner: Learner, log: Path, kill_at: int) -> None:
     learner.forward = logged  # type: ignore[method-assign]
 
 
-def tiny_learner(options: dict[str, Any]) -> Learner:
+def learner_of(options: dict[str, Any]) -> Learner:
     """Return what is trained: a student where a share of own windows is asked for."""
     arrays = world_arrays()
     if share := options.pop("own_windows", 0.0):
         return tiny_student_learner(arrays, replace(RECIPE, distill=replace(RECIPE.distill, own_windows=share)))
-    model = tiny_teacher(arrays, dropout=options.pop("dropout", 0.0))
-    weighting = TaskWeighting({task.name: 1.0 for task in arrays.tasks}, options.pop("weighting", "static"))
-    learner = Learner(model, weighting, arrays, tokens_for(arrays))
-    centre_outputs(learner)
-    return learner
+    return tiny_learner(arrays, dropout=options.pop("dropout", 0.0), weighting=options.pop("weighting", "static"))
 
 
 def main(folder: Path, options: dict[str, Any]) -> None:
     """Train to the end, or to the death that was asked for."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = world_arrays()
-    learner, log = tiny_learner(options), folder / "steps.jsonl"
+    learner, log = learner_of(options), folder / "steps.jsonl"
     log_steps(learner, log, options.pop("kill_at_step", -1))
     kill_in, validations = options.pop("kill_in_validation", 0), 0
 

@@ -47,7 +47,7 @@ class PairBatch:
     """Users of one domain, their histories, and the items to score."""
 
     domain: str
-    place: Tensor  # (users,) in (0, 1): which part of the whole batch each is of, over every process; in random order
+    place: Tensor  # (users,) in (0, 1): where each stands among all of the batch, over every process; in random order
     rows: Tensor  # (distinct,) corpus rows of every item below
     history: Tensor  # (users, events) index into rows
     behaviour: Tensor

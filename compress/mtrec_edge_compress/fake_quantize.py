@@ -53,7 +53,7 @@ def fake_quantized(student: MultiTaskModel, texts: Sequence[IntArray], settings:
     backbone = student.text.backbone
     assert isinstance(backbone, CompactBert)
     products = products_of(student)
-    words = [backbone.embeddings.word] if backbone.embeddings.word.weight.numel() * 4 >= MIN_TABLE_BYTES else []
+    words = [backbone.embeddings.word] if _is_rounded(backbone.embeddings.word) else []
     widths = _channel_widths(student, products, texts)
     changed: list[nn.Module] = [*products, *words]
     try:
@@ -77,11 +77,16 @@ def store_words(backbone: CompactBert, bits: WordBits) -> None:
     nothing to learn around. Source of the idea: Zhou et al., Incremental network quantization, 2017.
     """
     table = backbone.embeddings.word.weight
-    if bits == 8 or table.numel() * 4 < MIN_TABLE_BYTES:
+    if bits == 8 or not _is_rounded(backbone.embeddings.word):
         return
     stored = round_rows(table.float().cpu().numpy(), bits, _turn(backbone.embeddings, bits))
     table.copy_(torch.from_numpy(stored))
     table.requires_grad_(False)
+
+
+def _is_rounded(words: nn.Embedding) -> bool:
+    """Return whether `quantize` stores a word table in few bits; a smaller one stays in floats."""
+    return words.weight.numel() * 4 >= MIN_TABLE_BYTES
 
 
 def _answer_by(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:

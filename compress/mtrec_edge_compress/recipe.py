@@ -197,7 +197,7 @@ class Quantize(Ranged):
 
     table = "quantize."
     reduce_range: bool = True  # weights small enough that a CPU without VNNI cannot overflow
-    word_bits: Literal[8, 4] = 8  # of each number of the word table
+    word_bits: Literal[8, 4] = 8  # of each number of the word table; 4 are rounded before `prune` heals
     fp32_budget_bytes: Annotated[int, 0, 1 << 30] = 0  # to spend on products left in FP32, the most sensitive first
     max_cosine_error: Share = 0.0  # nothing more is spent once the item vector's mean 1 - cosine to FP32 is not above
     candidates: bool = False  # ship the graph that is fastest on this machine; the same recipe may then give others
@@ -314,13 +314,16 @@ def settings_of(recipe: Recipe, key: str) -> Any:
     """Return the settings under a top-level key, as what a stage's outcome depends on.
 
     `heal` is a key of its own, with the limits that decide whether it is needed, and no part of `quantize`: where it is
-    off, nothing depends on it; nor on a window of one token. `prune` heals around words of few bits.
+    off, nothing depends on it; nor on a window of one token, nor on no own windows. `prune` heals around words of few
+    bits.
     """
     stored = asdict(recipe)
     if recipe.quantize.word_bits != 8:
         stored["prune"]["word_bits"] = recipe.quantize.word_bits
     if recipe.student.token_window == 1:
         del stored["student"]["token_window"]
+    if not recipe.distill.own_windows:
+        del stored["distill"]["own_windows"]
     healing = stored["quantize"].pop("heal")
     if key == "heal":
         limits = {name: stored["verify"][name] for name in ("task_loss", "label_agreement")}

@@ -50,6 +50,7 @@ class StudentLearner(Learner):
         self.soft_weight, self.annealed = recipe.distill.soft_weight, recipe.distill.annealed
         self.share, self.temperature = self.soft_weight, recipe.distill.temperature
         self.own_windows = recipe.distill.own_windows
+        self.items = tokens.first(len(arrays.item_ids))  # what pairs are made of
         self._dtype = torch.float32  # what own vectors are made with
 
     @property
@@ -72,9 +73,9 @@ class StudentLearner(Learner):
         return self.soft.vectors[rows]
 
     def own_vectors(self, rows: Tensor) -> Tensor:
-        """Return the student's vectors (rows, D) as they were when the pass began; the projection is differentiated."""
+        """Return the student's vectors (rows, D) of items as the pass began; the projection is differentiated."""
         if self.cache is None:
-            self.cache = encode_pooled(self.model, self.tokens, rows.device, self._dtype)
+            self.cache = encode_pooled(self.model, self.items, rows.device, self._dtype)
         return super().cached_vectors(rows)
 
     def pair_scores(self, pairs: PairBatch, vectors: Tensor) -> dict[str, Tensor]:

@@ -84,6 +84,10 @@ class Tokens:
         """Return each row's length in tokens, (rows,)."""
         return np.array([len(row) for row in self.ids], np.int64)
 
+    def first(self, rows: int) -> "Tokens":
+        """Return the first rows alone."""
+        return Tokens(self.ids[:rows], self.words[:rows])
+
     def followed_by(self, other: "Tokens") -> "Tokens":
         """Return the rows of both, the other's behind."""
         return Tokens(self.ids + other.ids, self.words + other.words)
