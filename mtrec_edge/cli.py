@@ -17,6 +17,7 @@ COMMANDS = {
     "compress": "mtrec_edge.cli_compress",
     "tune": "mtrec_edge.cli_teacher",
     "control": "mtrec_edge.cli_teacher",
+    "ablate": "mtrec_edge.cli_teacher",
     "evaluate": "mtrec_edge.cli_evaluate",
     "score": "mtrec_edge.cli_device",
     "rank": "mtrec_edge.cli_device",

@@ -15,24 +15,35 @@ from tiny_training import SETTINGS, source_for, tiny_arrays, tiny_learner, tiny_
 
 from mtrec_edge.cli import main
 from mtrec_edge_compress.checkpoint import save_model
-from mtrec_edge_compress.control import Control, compare, run_control
+from mtrec_edge_compress.comparison import Comparison, compare
+from mtrec_edge_compress.control import run_control
 from mtrec_edge_compress.control_report import format_control
 from mtrec_edge_compress.data.arrays import Arrays
+from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.recipe_file import read_recipe
 from mtrec_edge_compress.windows import Windows
 from mtrec_edge_runtime.errors import InputError, RecipeError, StageError
 from mtrec_edge_runtime.results import read_result
 
-RATING, LIKE, GENRE = TASKS[:3]
+RATING = TASKS[0]
 
 
 def figures(value: float | None, per_user: list[float | None] | None = None) -> dict[str, Any]:
-    return {"value": value, "interval": None, "counts": {}, "per_user": per_user}
+    return {"value": value, "interval": None, "per_user": per_user}
 
 
-def compared(single: dict[str, Any], multi: dict[str, Any]) -> Control:
-    """Compare the three tasks; `single` and `multi` hold figures by task name."""
-    return compare(TASKS[:3], {name: {name: found} for name, found in single.items()}, multi)
+def headline(task: TaskSpec, found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {task.headline: found}
+
+
+def compared(single: dict[str, Any], multi: dict[str, Any]) -> Comparison:
+    """Compare the three tasks by their headlines; `single` and `multi` hold figures by task name."""
+    tasks = {task.name: task for task in TASKS[:3]}
+    return compare(
+        TASKS[:3],
+        {name: {name: headline(tasks[name], found)} for name, found in single.items()},
+        {name: headline(tasks[name], found) for name, found in multi.items()},
+    )
 
 
 def test_change_and_delta_m_by_hand() -> None:
@@ -41,11 +52,24 @@ def test_change_and_delta_m_by_hand() -> None:
         {"movies.rating": figures(1.0), "movies.like": figures(0.2), "movies.genre": figures(0.25)},
         {"movies.rating": figures(0.9), "movies.like": figures(0.18), "movies.genre": figures(0.5)},
     )
-    assert [one.change for one in control.comparisons] == pytest.approx([0.1, -0.1, 1.0])
+    assert [one.relative for one in control.changes] == pytest.approx([0.1, -0.1, 1.0])
     assert control.delta_m == pytest.approx((0.1 - 0.1 + 1.0) / 3)
     assert [one.task for one in control.harmed] == ["movies.like"]
     assert "movies.like is harmed by learning together (-10.00%" in format_control(control)
     assert "--set weights.movies.like=2" in format_control(control)
+
+
+def test_strict_cold_items_stand_beside_the_headlines_and_count_for_nothing() -> None:
+    """A rating's error on strict cold items doubles: shown as -100 %, no harm, and not in Delta_m."""
+    single = {RATING.name: {"rmse": figures(1.0), "cold_rmse": figures(1.0, [1.0, None])}}
+    multi = {RATING.name: {"rmse": figures(0.9), "cold_rmse": figures(2.0, [4.0, None])}}
+    control = compare([RATING], {RATING.name: single}, multi)
+    warm, cold = control.changes
+    assert (warm.metric, cold.metric, cold.paired_metric) == ("rmse", "cold_rmse", "cold_mse")
+    assert cold.relative == pytest.approx(-1.0)
+    assert cold.paired is not None and (cold.paired.mean, cold.paired.users) == (-3.0, 1)
+    assert control.delta_m == pytest.approx(0.1)
+    assert control.harmed == []
 
 
 def test_the_paired_gain_is_turned_for_an_error_and_p_is_adjusted_over_tasks() -> None:
@@ -62,7 +86,7 @@ def test_the_paired_gain_is_turned_for_an_error_and_p_is_adjusted_over_tasks() -
             "movies.genre": figures(0.25),
         },
     )
-    rating, like, genre = control.comparisons
+    rating, like, genre = control.changes
     assert rating.paired is not None and like.paired is not None and genre.paired is None
     assert (rating.paired_metric, rating.paired.users) == ("mse", 20)
     assert [rating.paired.mean, rating.paired.low, rating.paired.high] == pytest.approx([0.25] * 3)
@@ -78,7 +102,7 @@ def test_what_cannot_be_measured_or_divided_is_said_and_left_out() -> None:
     assert control.not_measured == ("movies.rating",)
     assert control.delta_m == pytest.approx(-0.2)
     text = format_control(control)
-    assert "movies.like: the single-task value is 0" in text and "movies.rating: not measured" in text
+    assert "movies.like: the value compared with is 0" in text and "movies.rating: not measured" in text
 
 
 def only(arrays: Arrays, *names: str) -> Arrays:

@@ -188,3 +188,31 @@ def test_known_pooled_states_spare_the_encoding_and_change_nothing() -> None:
     for name, words in whole.word_logits.items():
         assert words.keys() == spared.word_logits[name].keys()
         assert all(np.abs(words[row] - spared.word_logits[name][row]).max() < 1e-5 for row in words)
+
+
+def test_a_model_of_one_domain_reads_that_domain_and_what_its_users_did_elsewhere() -> None:
+    """Tiny data: every third user viewed p1; queries are texts of the domain products."""
+    arrays = tiny_arrays()
+    movies = replace(arrays, dataset=replace(arrays.dataset, tasks=(arrays.task("movies.like"),)))
+    names = [arrays.item_ids[row] for row in movies.rows_read]
+    assert names == [*(f"m{number}" for number in range(30)), "p1"]
+    assert len(arrays.rows_read) == len(arrays.item_ids) + len(arrays.texts)
+
+
+def test_texts_without_tokens_are_not_encoded_and_change_no_other() -> None:
+    arrays = world_arrays()
+    learner = tiny_learner(arrays)
+    rows = np.arange(3, len(learner.tokens.ids), 2)
+    part = learner.tokens.only(rows)
+    assert np.array_equal(part.shown, rows)
+    left_out = np.setdiff1d(np.arange(len(learner.tokens.ids)), rows)
+    whole, pooled = (encode_pooled(learner.model, tokens, CPU, torch.float32) for tokens in (learner.tokens, part))
+    assert float(pooled[left_out].abs().max()) == 0
+    assert float((pooled - whole)[rows].abs().max()) < 1e-6
+    for states in (None, pooled):
+        encoded = encode_all(learner.model, part, device=CPU, pooled=states)
+        expected = encode_all(learner.model, learner.tokens, device=CPU)
+        assert float(np.abs(encoded.vectors[left_out]).max()) == 0
+        assert float(np.abs(encoded.vectors - expected.vectors)[rows].max()) < 1e-6
+        for name, words in expected.word_logits.items():
+            assert encoded.word_logits[name].keys() == set(words) & set(rows.tolist())

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -79,6 +80,13 @@ def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
     assert apart(weights, validate.seen[1]) == 0
     assert apart(weights, validate.seen[3]) > 0
     assert json.loads((tmp_path / "validation.json").read_text()) == {"score": 0.5, "rmse": 0.5}
+
+
+def test_where_nothing_can_be_validated_every_epoch_is_trained_and_the_last_is_kept(tmp_path: Path) -> None:
+    validate = Scripted(*[math.nan] * 4)
+    weights = train(tmp_path, replace(SETTINGS, epochs=4, patience=1), validate=validate)
+    assert len(validate.seen) == 4
+    assert apart(weights, validate.seen[3]) == 0
 
 
 @pytest.mark.parametrize(("scores", "kept"), [((0.1, 0.2), True), ((0.2, 0.1), False)])

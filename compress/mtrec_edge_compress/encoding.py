@@ -59,11 +59,17 @@ def model_dtype(device: torch.device, precision: str) -> torch.dtype:
 
 @torch.no_grad()
 def encode_pooled(model: MultiTaskModel, tokens: Tokens, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """Return the pooled states (rows, hidden) of every text, on `device`; several processes share the texts."""
+    """Return the pooled states (rows, hidden) of every text, on `device`, 0 of one without tokens.
+
+    Several processes share the texts.
+    """
     was_training, processes = model.training, PartialState()
     model.eval()
     pooled = torch.zeros(len(tokens.ids), model.hidden_size, device=device)
-    for rows in islice(length_batches(tokens.lengths), processes.process_index, None, processes.num_processes):
+    shown = tokens.shown
+    batches = length_batches(tokens.lengths[shown])
+    for batch in islice(batches, processes.process_index, None, processes.num_processes):
+        rows = shown[batch]
         ids, mask = tokens.padded(rows)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             _, part = model.text(ids.to(device), mask.to(device))
@@ -85,17 +91,17 @@ def encode_all(
     label: str = "encoding",
     progress: bool = False,
 ) -> Encoded:
-    """Return every output of the model's text side for every corpus row.
+    """Return every output of the model's text side for every corpus row, 0 for one without tokens.
 
     `pooled` (rows, hidden) is what `encode_pooled` gave for the same weights, where that is at hand: only texts whose
     words are labelled are then encoded again.
     """
     model.eval()
     outputs = _Outputs(model, tokens)
-    rest = np.arange(len(tokens.ids))
+    rest = tokens.shown
     if pooled is not None:
-        worded = np.array([len(words) > 0 for words in tokens.words], bool) & bool(outputs.words)
-        known, rest = np.flatnonzero(~worded), np.flatnonzero(worded)
+        worded = np.array([len(tokens.words[row]) > 0 for row in rest], bool) & bool(outputs.words)
+        known, rest = rest[~worded], rest[worded]
         for rows in np.array_split(known, -(-len(known) // RUN_TOKENS)) if len(known) else ():
             outputs.keep(rows, pooled[torch.from_numpy(rows).to(pooled.device)], None)
     with tqdm(total=len(rest), desc=label, unit="text", disable=not progress, leave=False) as bar:

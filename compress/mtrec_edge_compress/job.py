@@ -173,7 +173,10 @@ class Job:
 
 
 def _headlines(arrays: Arrays, found: Evaluation) -> dict[str, float]:
-    """Return each task's headline metric and their mean as `score`; an error counts as 1 - error / chance error."""
+    """Return each task's headline metric and their mean as `score`; an error counts as 1 - error / chance error.
+
+    The score is nan where the fold says nothing of any task: no epoch is better than another then.
+    """
     values: dict[str, float] = {}
     gains = []
     for task in arrays.tasks:
@@ -182,4 +185,4 @@ def _headlines(arrays: Arrays, found: Evaluation) -> dict[str, float]:
             values[f"{task.name} {task.headline}"] = value
             chance = found.chance[task.name].get(task.headline, 0.0)
             gains.append(1 - value / chance if task.headline == "rmse" else value - chance)
-    return {**values, "score": float(np.mean(gains)) if gains else 0.0}
+    return {**values, "score": float(np.mean(gains)) if gains else float("nan")}

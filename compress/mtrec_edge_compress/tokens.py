@@ -88,6 +88,19 @@ class Tokens:
         """Return the first rows alone."""
         return Tokens(self.ids[:rows], self.words[:rows])
 
+    def only(self, rows: IntArray) -> "Tokens":
+        """Return as many rows, all others without a token: no encoder is shown them."""
+        empty = (np.zeros(0, np.int64),) * len(self.ids)
+        ids, words = list(empty), list(empty)
+        for row in rows:
+            ids[row], words[row] = self.ids[row], self.words[row]
+        return Tokens(tuple(ids), tuple(words))
+
+    @property
+    def shown(self) -> IntArray:
+        """Return the rows that have tokens, ascending."""
+        return np.flatnonzero(self.lengths)
+
     def followed_by(self, other: "Tokens") -> "Tokens":
         """Return the rows of both, the other's behind."""
         return Tokens(self.ids + other.ids, self.words + other.words)

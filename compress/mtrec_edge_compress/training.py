@@ -4,6 +4,7 @@ A killed run goes on from its last saved step. Knows nothing of tasks or texts.
 """
 
 import json
+import math
 import shutil
 import sys
 import time
@@ -34,7 +35,7 @@ from mtrec_edge_compress.training_settings import Training, Weighting
 from mtrec_edge_runtime.errors import DivergedError, StageError
 from mtrec_edge_runtime.whole_file import write_whole
 
-# A model, its pooled states of every text where they are at hand -> metrics; of the key "score" higher is better.
+# A model, its pooled states of every text where they are at hand -> metrics; of "score" higher is better.
 Validate = Callable[[MultiTaskModel, Tensor | None], dict[str, float]]
 
 
@@ -70,7 +71,7 @@ def fit(
         source: where batches come from.
         settings: epochs, rates and the rest.
         folder: checkpoints (`state/`, `best/`, `progress.json`, `validation.json`); a run found there is resumed.
-        validate: called after each epoch; without it the last epoch is kept.
+        validate: called after each epoch; without it, or where its score is nan, the last epoch is kept.
         device: `auto` takes CUDA where there is one.
         label: shown by the progress bar.
         progress: whether to show it.
@@ -276,8 +277,9 @@ class _Run:
     def _end_epoch(self, metrics: dict[str, float], *, keep_last: bool) -> None:
         self.progress.epoch, self.progress.step = self.progress.epoch + 1, 0
         self.learner.end_epoch()
-        if keep_last or metrics["score"] > self.progress.best:
-            self.progress.best, self.progress.stale = metrics["score"], 0
+        unknown = keep_last or math.isnan(metrics["score"])
+        if unknown or metrics["score"] > self.progress.best:
+            self.progress.best, self.progress.stale = 0.0 if unknown else metrics["score"], 0
             if self.accelerator.is_main_process:
                 self.learner.save(self.folder / "best")
                 (self.folder / "validation.json").write_text(json.dumps(metrics))

@@ -6,6 +6,7 @@ the VALIDATION fold alone. Knows nothing of students, graphs or bundles.
 
 import hashlib
 import json
+import math
 import shutil
 import sys
 import time
@@ -228,6 +229,11 @@ def _watched(validate: Validate, trial: optuna.Trial, *, done: int, epochs: int)
     def watched(model: MultiTaskModel, pooled: Tensor | None) -> dict[str, float]:
         nonlocal done
         metrics = validate(model, pooled)
+        if math.isnan(metrics["score"]):
+            raise StageError(
+                "the validation fold has no label of any task, so no trial is better than another; the next step: a "
+                "dataset with events or labels to validate on"
+            )
         done += 1
         trial.report(metrics["score"], done)
         if done < epochs and trial.should_prune():

@@ -75,6 +75,21 @@ class Arrays:
         return History(self.event_item[rows], self.event_behaviour[rows], self.event_value[rows], user)
 
     @cached_property
+    def rows_read(self) -> IntArray:
+        """Return the corpus rows, items and behind them texts, that the tasks read, ascending.
+
+        They are those of the tasks' domains, and what users with events there did elsewhere.
+        """
+        domains = {task.domain for task in self.tasks}
+        mine = np.zeros(len(self.item_ids), bool)
+        for domain in domains & self.domains.keys():
+            mine[self.domains[domain]] = True
+        users = np.isin(self.event_user, self.event_user[mine[self.event_item]])
+        mine[self.event_item[users]] = True
+        texts = np.isin(self.dataset.texts["domain"].to_numpy(), list(domains))
+        return np.flatnonzero(np.concatenate([mine, texts]))
+
+    @cached_property
     def event_user(self) -> IntArray:
         """Return each event's user, (events,)."""
         return np.repeat(np.arange(len(self.user_ids)), np.diff(self.user_start))
