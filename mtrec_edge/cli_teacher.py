@@ -175,8 +175,7 @@ def ablate(
 
     \b
     Example:
-      mtrec-edge ablate recipes/quickstart.toml --data work/quickstart/data --out work/quickstart/ablation \\
-        --change teacher.alignment=0
+      mtrec-edge ablate recipes/quickstart.toml --data work/quickstart/data --out work/ablation --change model.dropout=0
     """
     from accelerate import PartialState
 
