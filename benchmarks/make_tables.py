@@ -1,8 +1,8 @@
 """Fill the tables of README.md, docs/ and benchmarks/README.md from benchmarks/results/*.json.
 
 A table stands between `<!-- table:NAME VIEW -->` and `<!-- /table -->`; NAME is the result file's, VIEW one of
-`stages`, `systems`, `control`, `tiers`, `latency`. Without the file the text says "not yet measured". `--check` writes
-nothing and exits with 1 when a document is not up to date.
+`stages`, `systems`, `control`, `ablation`, `tiers`, `latency`. Without the file the text says "not yet measured".
+`--check` writes nothing and exits with 1 when a document is not up to date.
 """
 
 import re
@@ -14,6 +14,7 @@ from typing import Any
 from mtrec_edge_runtime.errors import InputError, MtrecError
 from mtrec_edge_runtime.results import STAGES, Kept, Measured, Result, StageResult, read_result
 
+RELATIVE = ", relative"  # ends the name of a system that holds relative changes
 ROOT = Path(__file__).resolve().parent.parent
 MARKED = re.compile(r"(<!-- table:(?P<name>[\w-]+) (?P<view>[\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 LATENCY_TOKENS = "32"  # the length whose latency stands in the stage table
@@ -91,18 +92,40 @@ def systems_table(result: Result) -> str:
 
 
 def control_table(result: Result) -> str:
-    """Return a row a task: alone, together, the relative change, the paired gain of users or texts; then Delta_m."""
-    systems = result.get("systems", {})
-    if "relative change" not in systems:
+    """Return a row a metric: alone, together, the relative change, the paired gain of users or texts; then Delta_m."""
+    if "relative change" not in result.get("systems", {}):
         raise InputError(f"result {result['name']} is of no control: use another view")
-    gains = {metric.split(" ")[0]: (metric.split(" ")[1], found) for metric, found in systems["multi - single"].items()}
-    rows = []
-    for metric, change in systems["relative change"].items():
-        alone, together = (_interval(systems[name].get(metric)) for name in ("single", "multi"))
-        of, gain = gains.get(metric.split(" ")[0], ("", None))
-        paired = [f"{of} {_interval(gain)}", f"{gain['p']:.3f}"] if gain else ["", ""]
-        rows.append([metric, alone, together, f"{change['value']:+.1%}", *paired])
+    rows = _changes(result, "single", "multi", "relative change")
     return _markdown(["task", "alone", "together", "change", "gain on the same users or texts", "p (Holm)"], rows)
+
+
+def ablation_table(result: Result) -> str:
+    """Return the rows of `control`, for each change of a setting."""
+    changed = [name.removesuffix(RELATIVE) for name in result.get("systems", {}) if name.endswith(RELATIVE)]
+    if not changed:
+        raise InputError(f"result {result['name']} is of no ablation: use another view")
+    rows = [[f"`{name}`", *row] for name in changed for row in _changes(result, "as is", name, name + RELATIVE)]
+    header = ["change", "task", "as is", "changed", "change", "gain on the same users or texts", "p (Holm)"]
+    return _markdown(header, rows)
+
+
+def _changes(result: Result, first: str, second: str, relative: str) -> list[list[str]]:
+    """Return a row a metric that two systems share, with the gain of the second over the first."""
+    systems = result["systems"]
+    gains = {_about(metric): (metric.split(" ")[1], found) for metric, found in systems[f"{second} - {first}"].items()}
+    rows = []
+    for metric, change in systems[relative].items():
+        values = [_interval(systems[name].get(metric)) for name in (first, second)]
+        of, gain = gains.get(_about(metric), ("", None))
+        paired = [f"{of} {_interval(gain)}", f"{gain['p']:.3f}"] if gain else ["", ""]
+        rows.append([metric, *values, f"{change['value']:+.1%}", *paired])
+    return rows
+
+
+def _about(metric: str) -> tuple[str, bool]:
+    """Return which task a metric is of, and whether it is about strict cold items."""
+    task, _, name = metric.partition(" ")
+    return task, name.startswith("cold_")
 
 
 def _interval(found: Measured | None) -> str:
@@ -170,6 +193,7 @@ VIEWS: dict[str, Callable[[Result], str]] = {
     "stages": stages_table,
     "systems": systems_table,
     "control": control_table,
+    "ablation": ablation_table,
     "tiers": tiers_table,
     "latency": latency_table,
 }
