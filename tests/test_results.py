@@ -226,9 +226,9 @@ def test_the_ablation_table_shows_the_rows_of_each_change_cold_items_apart(tmp_p
     warm, cold = ({"value": gain, "low": gain, "high": gain, "p": 0.5} for gain in (0.01, -0.04))
     result["systems"] = {
         "as is": {"movies.like ndcg@10": {"value": 0.2}, "movies.like cold_ndcg@10": {"value": 0.4}},
-        "a.b=0": {"movies.like ndcg@10": {"value": 0.21}, "movies.like cold_ndcg@10": {"value": 0.36}},
-        "a.b=0 - as is": {"movies.like ndcg@10": warm, "movies.like cold_ndcg@10": cold},
-        "a.b=0, relative": {
+        "x=0": {"movies.like ndcg@10": {"value": 0.21}, "movies.like cold_ndcg@10": {"value": 0.36}},
+        "x=0 - as is": {"movies.like ndcg@10": warm, "movies.like cold_ndcg@10": cold},
+        "x=0, relative": {
             "movies.like ndcg@10": {"value": 0.05},
             "movies.like cold_ndcg@10": {"value": -0.1},
             "delta_m": {"value": 0.05},
@@ -237,9 +237,9 @@ def test_the_ablation_table_shows_the_rows_of_each_change_cold_items_apart(tmp_p
     write_result(tmp_path / "tiny.json", result)
     lines = table(tmp_path / "tiny.json", "ablation").splitlines()
     assert lines[2:5] == [
-        "| `a.b=0` | movies.like ndcg@10 | 0.200 | 0.210 | +5.0% | ndcg@10 0.010 [0.010, 0.010] | 0.500 |",
-        "| `a.b=0` | movies.like cold_ndcg@10 | 0.400 | 0.360 | -10.0% | cold_ndcg@10 -0.040 [-0.040, -0.040] | 0.500 |",
-        "| `a.b=0` | delta_m |  |  | +5.0% |  |  |",
+        "| `x=0` | movies.like ndcg@10 | 0.200 | 0.210 | +5.0% | ndcg@10 0.010 [0.010, 0.010] | 0.500 |",
+        "| `x=0` | movies.like cold_ndcg@10 | 0.400 | 0.360 | -10.0% | cold_ndcg@10 -0.040 [-0.040, -0.040] | 0.500 |",
+        "| `x=0` | delta_m |  |  | +5.0% |  |  |",
     ]
     with pytest.raises(InputError, match="of no ablation"):
         write_result(tmp_path / "tiny.json", three_stages())
