@@ -5,12 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-from tiny_models import TASKS, dataset
-from tiny_pipeline import RECIPE
+from tiny_models import TASKS
+from tiny_pipeline import run_command, tiny_place
 from tiny_training import tiny_arrays
 
-from mtrec_edge.cli import main
 from mtrec_edge_compress.ablation import run_ablation
 from mtrec_edge_compress.recipe_file import read_recipe
 from mtrec_edge_compress.run_options import RunOptions
@@ -22,29 +20,18 @@ HEADLINES = {task.name: task.headline for task in TASKS}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset and a recipe."""
-    folder = tmp_path_factory.mktemp("ablation")
-    dataset().write(folder / "data")
-    (folder / "tiny.toml").write_text(RECIPE)
-    return folder
-
-
-def command(place: Path, *more: str) -> str:
-    arguments = ["ablate", f"{place}/tiny.toml", "--data", f"{place}/data", "--out", f"{place}/out", "--device", "cpu"]
-    done = CliRunner().invoke(main, [*arguments, "--quiet", *more])
-    assert done.exit_code == 0, done.output
-    return done.stdout
+    return tiny_place(tmp_path_factory.mktemp("ablation"))
 
 
 @pytest.mark.slow
 def test_the_command_compares_each_change_and_keeps_what_is_done(place: Path) -> None:
-    table = command(place, "--change", "teacher.alignment=0")
+    table = run_command("ablate", place, "--change", "teacher.alignment=0")
     assert table.startswith("teacher.alignment=0") and "Delta_m" in table
     done = {path: path.stat().st_mtime_ns for path in (place / "out/work").rglob("stage.json")}
     assert {path.relative_to(place / "out/work").parts[0] for path in done} == {"as-is", "teacher.alignment=0"}
 
     changes = ("--change", "teacher.alignment=0", "--change", 'teacher.detached=["movies.genre"]')
-    result = json.loads(command(place, "--json", *changes))
+    result = json.loads(run_command("ablate", place, "--json", *changes))
     assert all(path.stat().st_mtime_ns == when for path, when in done.items())
     assert result == read_result(place / "out/ablation.json")
     systems = result["systems"]

@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from tiny_models import TASKS, dataset
-from tiny_pipeline import RECIPE
+from tiny_models import TASKS
+from tiny_pipeline import run_command, tiny_place
 from tiny_training import SETTINGS, source_for, tiny_arrays, tiny_learner, tiny_teacher, world_arrays
 
-from mtrec_edge.cli import main
 from mtrec_edge_compress.checkpoint import save_model
 from mtrec_edge_compress.comparison import Comparison, compare
 from mtrec_edge_compress.control import run_control
@@ -129,18 +127,7 @@ def test_a_task_of_texts_alone_gets_the_passes_it_had_among_others() -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset and a recipe."""
-    folder = tmp_path_factory.mktemp("control")
-    dataset().write(folder / "data")
-    (folder / "tiny.toml").write_text(RECIPE)
-    return folder
-
-
-def command(place: Path, *more: str) -> str:
-    arguments = ["control", f"{place}/tiny.toml", "--data", f"{place}/data", "--out", f"{place}/out", "--device", "cpu"]
-    done = CliRunner().invoke(main, [*arguments, "--quiet", *more])
-    assert done.exit_code == 0, done.output
-    return done.stdout
+    return tiny_place(tmp_path_factory.mktemp("control"))
 
 
 def made(place: Path) -> dict[str, int]:
@@ -150,12 +137,12 @@ def made(place: Path) -> dict[str, int]:
 
 @pytest.mark.slow
 def test_the_command_compares_keeps_what_is_done_and_takes_a_trained_teacher(place: Path) -> None:
-    table = command(place, "--tasks", "movies.genre,movies.rating")
+    table = run_command("control", place, "--tasks", "movies.genre,movies.rating")
     assert "Delta_m" in table and "movies.like" not in table
     first = made(place)
     assert set(first) == {"collaborate", "multi", "single/movies.rating", "single/movies.genre"}
 
-    result = json.loads(command(place, "--json"))
+    result = json.loads(run_command("control", place, "--json"))
     second = made(place)
     assert set(second) - set(first) == {"single/" + task.name for task in TASKS} - set(first)
     assert all(second[name] == when for name, when in first.items())
@@ -171,7 +158,7 @@ def test_the_command_compares_keeps_what_is_done_and_takes_a_trained_teacher(pla
     assert (place / "out" / result["samples"]).is_file()
 
     teacher = place / "out/work/multi/training/best"
-    given = json.loads(command(place, "--json", "--teacher", str(teacher), "--tasks", "movies.rating"))
+    given = json.loads(run_command("control", place, "--json", "--teacher", str(teacher), "--tasks", "movies.rating"))
     assert given["systems"]["multi"][rating]["value"] == pytest.approx(multi, rel=1e-5)
     assert made(place).items() - second.items() == {("given", made(place)["given"])}
 

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from click.testing import CliRunner
+from tiny_models import dataset
 from transformers import BertConfig
 
+from mtrec_edge.cli import main
 from mtrec_edge_compress.pipeline import CROSS_ENCODER, STAGES, Result, run
 from mtrec_edge_compress.reference import make_bert
 from mtrec_edge_compress.run_options import RunOptions
@@ -93,3 +96,18 @@ class Place:
         """Return when each finished stage was finished, in ns."""
         paths = {name: self.work / name / "stage.json" for name in NAMES}
         return {name: path.stat().st_mtime_ns for name, path in paths.items() if path.is_file()}
+
+
+def tiny_place(folder: Path) -> Path:
+    """Write the tiny dataset and recipe there."""
+    dataset().write(folder / "data")
+    (folder / "tiny.toml").write_text(RECIPE)
+    return folder
+
+
+def run_command(name: str, folder: Path, *more: str) -> str:
+    """Run a command that trains teachers of the tiny recipe, and return what it prints."""
+    where = ["--data", f"{folder}/data", "--out", f"{folder}/out", "--device", "cpu", "--quiet"]
+    done = CliRunner().invoke(main, [name, f"{folder}/tiny.toml", *where, *more])
+    assert done.exit_code == 0, done.output
+    return done.stdout
