@@ -72,8 +72,9 @@ def run_control(
 
 
 def learn_together(recipe: Recipe, arrays: Arrays, *, out: Path, options: RunOptions) -> tuple[Job, Settings, Reached]:
-    """Train the recipe's multi-task teacher, or take the given one; return what it reached, and for further trainings
-    the job and what they depend on.
+    """Train the recipe's multi-task teacher, or take the given one, and judge it.
+
+    Returns the job and what its stages depend on, for further trainings, and what the teacher reached.
     """
     check_detached(recipe, arrays)
     job, settings = open_job(recipe, arrays, out=out, options=options)
