@@ -218,6 +218,25 @@ def test_link_dropout_shows_whole_windows_without_affinity_and_with_priors() -> 
     assert torch.equal(dropped.affinity[~gone], shown.affinity[~gone]) and shown.affinity[~gone].any()
 
 
+def test_history_dropout_shows_whole_windows_without_history_and_affinity() -> None:
+    shown, dropped = (next(world_source(replace(SETTINGS, history_dropout=p)).epoch(0)).pairs for p in (0.0, 0.5))
+    assert shown is not None and dropped is not None
+    gone = dropped.history_mask.sum(1) == 0
+    assert gone.any() and not gone.all() and (shown.history_mask.sum(1) > 0).all()
+    assert not dropped.affinity[gone].any()
+    assert torch.equal(dropped.priors, shown.priors)
+    assert torch.equal(dropped.history_mask[~gone].sum(1), shown.history_mask[~gone].sum(1))
+    for name, labels in shown.labels.items():
+        assert torch.equal(dropped.labels[name].nan_to_num(-9.0), labels.nan_to_num(-9.0))
+
+
+def test_a_batch_of_users_without_history_is_one_event_of_padding_wide() -> None:
+    pairs = next(world_source(replace(SETTINGS, history_dropout=1.0)).epoch(0)).pairs
+    assert pairs is not None
+    assert pairs.history_mask.tolist() == [[0]] * len(pairs.history_mask)
+    assert pairs.affinity.shape[2] == 1 and not pairs.affinity.any()
+
+
 def test_without_links_no_pair_has_an_affinity() -> None:
     arrays = tiny_arrays()
     source = BatchSource(arrays, tokens_for(arrays), without_collaboration(arrays), SETTINGS, 8, seed=5)

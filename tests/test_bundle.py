@@ -42,6 +42,7 @@ CARD = Card(
     0,
     MAX_TOKENS,
     SHAPE.max_history,
+    True,
     "student",
     ({"stage": "teacher", "seconds": 1.5},),
     {"movies.like": {"auc": 0.5}},

@@ -124,6 +124,18 @@ def test_what_padding_says_changes_nothing() -> None:
         assert torch.equal(first[name], again[name]) and not torch.allclose(first[name], whole[name])
 
 
+def test_users_without_history_are_all_alike_whatever_the_padding_says() -> None:
+    model = tiny_learner(world_arrays()).model.eval()
+    items = F.normalize(torch.randn(1, 5, model.vector_size, generator=torch.Generator().manual_seed(0)), dim=-1)
+    nothing = torch.zeros(1, 3, 2)
+    one = rank(model, items[:, :2], items[:, 2:], nothing, events=0)
+    other = rank(model, items[:, 1:3] * 0, items[:, 2:], nothing, events=0)
+    known = rank(model, items[:, :2], items[:, 2:], nothing, events=1)
+    for name, scores in one.items():
+        assert torch.equal(scores, other[name])
+    assert any(not torch.allclose(one[name], known[name]) for name in one)
+
+
 def test_token_heads_read_the_neighbours_and_nothing_beyond_the_ends_by_hand() -> None:
     model = with_tasks(TASKS, window=3)
     states = torch.arange(1.0, 4.0).view(1, 3, 1).expand(1, 3, 2)

@@ -41,6 +41,7 @@ SETTINGS = Training(
     learning_rate=1e-3,
     prior_dropout=0.0,
     link_dropout=0.0,
+    history_dropout=0.0,
     precision="fp32",
     save_minutes=60.0,
 )

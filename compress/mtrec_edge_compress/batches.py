@@ -120,6 +120,21 @@ def _to_device(value: Any, device: torch.device) -> Any:
 
 
 @dataclass(frozen=True)
+class Dropped:
+    """What a batch's windows are not shown."""
+
+    priors: Bools  # (windows, candidates) of these
+    affinity: Bools  # (windows, candidates) of these
+    histories: Bools  # (windows,) of these
+
+    @classmethod
+    def nothing(cls, windows: int, candidates: int) -> "Dropped":
+        """Return that everything is shown."""
+        each = np.zeros((windows, candidates), bool)
+        return cls(each, each, np.zeros(windows, bool))
+
+
+@dataclass(frozen=True)
 class BatchSource:
     """Plans the batches of an epoch from a dataset; the same seed and epoch give the same batches."""
 
@@ -245,30 +260,31 @@ class BatchSource:
         corpus = torch.from_numpy(rows)
         return TextBucket(corpus, ids, mask, text, position, corpus[text], number, word_labels)
 
-    def _drop(self, rng: np.random.Generator, windows: int, negatives: int) -> tuple[Bools, Bools]:
-        """Return which candidates are shown without priors, and which without affinity, (windows, candidates) each.
-
-        An unseen item has neither; where users did little together, no candidate has affinity.
+    def _drop(self, rng: np.random.Generator, windows: int, negatives: int) -> Dropped:
+        """Draw what is hidden: an unseen item has no priors and no affinity; where users did little together, or of
+        whom nothing is known, no candidate has affinity.
         """
-        unseen = rng.random((windows, self.settings.targets + negatives)) < self.settings.prior_dropout
-        return unseen, unseen | (rng.random((windows, 1)) < self.settings.link_dropout)
+        priors = rng.random((windows, self.settings.targets + negatives)) < self.settings.prior_dropout
+        links = rng.random((windows, 1)) < self.settings.link_dropout
+        return Dropped(priors, priors | links, rng.random(windows) < self.settings.history_dropout)
 
-    def _pairs(self, windows: list[Window], negatives: IntArray, drop: tuple[Bools, Bools]) -> PairBatch:
+    def _pairs(self, windows: list[Window], negatives: IntArray, drop: Dropped) -> PairBatch:
         """Return this process's share of the windows; `negatives` are of all, (negatives,), or each one's own."""
         domain, local = windows[0].domain, windows[self._mine]
         others = np.broadcast_to(negatives, (len(windows), negatives.shape[-1]))[self._mine]
         labels = self._pair_labels(windows, domain)
-        histories = [self._windows.history(w, self.max_history) for w in local]
-        width = max((len(rows) for rows in histories), default=1)
+        shown = np.where(drop.histories[self._mine], 0, self.max_history)
+        histories = [self._windows.history(w, longest) for w, longest in zip(local, shown, strict=True)]
+        width = max((1, *map(len, histories)))
         history = _pad([self.arrays.event_item[rows] for rows in histories], width, -1)
         targets = _pad([self.arrays.event_item[w.rows] for w in local], self.settings.targets, -1)
         candidates = np.concatenate([targets, others], axis=1)
         rows, index = np.unique(np.concatenate([history, candidates], axis=1), return_inverse=True)
         index = index.reshape(len(local), width + candidates.shape[1])
         priors = self._windows.priors(local, candidates)
-        priors[drop[0][self._mine]] = 0.0
+        priors[drop.priors[self._mine]] = 0.0
         affinity = self._affinity(local, history, candidates)
-        affinity[drop[1][self._mine]] = 0.0
+        affinity[drop.affinity[self._mine]] = 0.0
         allowed = [self._windows.unobserved(w.user, items) for w, items in zip(local, others, strict=True)]
         return PairBatch(
             domain=domain,

@@ -41,6 +41,7 @@ class Card:
     seed: int
     max_tokens: int
     max_history: int
+    no_history: bool  # whether it was trained on users without one
     catalogue: Literal["teacher", "student"]  # which encoder made the item vectors
     stages: tuple[Mapping[str, Any], ...]  # the stage ledger
     quality: Mapping[str, Mapping[str, float]]  # task -> metric -> value of the shipped `fast` profile
@@ -129,7 +130,7 @@ def _draft(
         tool={"name": "mtrec-edge", "version": __version__},
         tasks=tasks,
         outputs=ranker_outputs(data.tasks),
-        input=InputContract(card.max_tokens, card.max_history, vector_size, arrays.behaviours),
+        input=InputContract(card.max_tokens, card.max_history, vector_size, arrays.behaviours, card.no_history),
         domains={domain: (rows.start, rows.stop) for domain, rows in arrays.domains.items()},
         profiles={"fast": ENCODER_FAST, "exact": ENCODER_EXACT},
         onnx=onnx,

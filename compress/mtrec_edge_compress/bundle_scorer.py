@@ -53,11 +53,11 @@ class BundleScorer:
     def pair_scores(self, history: History, domain: str) -> dict[str, Scores]:
         """Return task -> (items of the domain,): regression in units, binary as logit.
 
-        The runtime asks for a history; a user without one gets the order of the catalogue's priors.
+        A user without a history gets the order of the catalogue's priors where the bundle knows no such user.
         """
         tasks = [task for task in self.arrays.tasks if task.source == "events" and task.domain == domain]
         tasks = [task for task in tasks if task.name in self.recommender.tasks]
-        if len(history.items) == 0:
+        if len(history.items) == 0 and not self.recommender.manifest.input.no_history:
             return {task.name: self._priors(task) for task in tasks}
         events = self._events(history)
         scores = self.recommender.score(events, domain=domain, tasks=[task.name for task in tasks])

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtrec_edge_compress.batches import Batch, BatchSource, Bools, PairBatch
+from mtrec_edge_compress.batches import Batch, BatchSource, Bools, Dropped, PairBatch
 from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.data.arrays import Arrays, IntArray
 from mtrec_edge_compress.data.balance import sample_negatives
@@ -182,8 +182,8 @@ class CrossBatches(BatchSource):
 
     def pairs(self, windows: list[Window], negatives: IntArray) -> PairBatch:
         """Return this process's share of windows of one domain with their own negatives (windows, negatives)."""
-        nothing = np.zeros((len(windows), self.settings.targets + negatives.shape[1]), bool)
-        return self._pairs(windows, negatives, (nothing, nothing))
+        nothing = Dropped.nothing(len(windows), self.settings.targets + negatives.shape[1])
+        return self._pairs(windows, negatives, nothing)
 
 
 class CrossLearner(PairLearner):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mtrec_edge_compress.batches import Batch, BatchSource, CrossBatch
+from mtrec_edge_compress.batches import Batch, BatchSource, CrossBatch, Dropped
 from mtrec_edge_compress.cross_encoder import CrossBatches, CrossModel, Reader, asked_of, pair_scores
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
 from mtrec_edge_compress.windows import Window
@@ -174,9 +174,9 @@ class CrossTaught(BatchSource):
         domain = self._domain_of(int(targets[0, 0]))
         windows = [Window(user, domain, own[own >= 0]) for user, own in zip(users, targets, strict=True)]
         negatives, scores = np.array(self.scored.negatives[rows]), np.array(self.scored.scores[rows][self._mine])
-        nothing = np.zeros((len(rows), targets.shape[1] + negatives.shape[1]), bool)
+        nothing = Dropped.nothing(len(rows), targets.shape[1] + negatives.shape[1])
         return CrossBatch(
-            self._pairs_source._pairs(windows, negatives, (nothing, nothing)),
+            self._pairs_source._pairs(windows, negatives, nothing),
             {
                 task: torch.from_numpy(scores[..., number].copy())
                 for task, number in self._orders.items()

@@ -86,14 +86,18 @@ class UserEncoder(nn.Module):
             self.merge.bias.zero_()
 
     def forward(self, history: Tensor, behaviour: Tensor, value: Tensor, age: Tensor, mask: Tensor) -> Tensor:
-        """Return user vectors (batch, D) from unit item vectors (batch, events, D); see docs/bundle-format.md."""
+        """Return user vectors (batch, D) from unit item vectors (batch, events, D); see docs/bundle-format.md.
+
+        Users of whom nothing is known, whose mask is 0 throughout, all have the same learned vector.
+        """
         events = history * math.sqrt(history.shape[-1])
         typed = events + self.behaviour(behaviour) + self.age(age) + value.unsqueeze(-1) * self.value
         typed = self.norm(typed)
         logits = self.attention(typed) + self.age_bias[age]  # (batch, events, heads)
         logits = logits + (mask.unsqueeze(-1).to(logits.dtype) - 1.0) * 1e4
         weights = torch.softmax(logits, dim=1).transpose(1, 2)  # (batch, heads, events)
-        pooled = self.merge(torch.matmul(weights, typed).flatten(1))
+        known = mask.amax(1, keepdim=True).to(typed.dtype)  # 0 for a history that is all padding
+        pooled = self.merge(torch.matmul(weights, typed).flatten(1) * known)
         user: Tensor = pooled + self.residual(self.dropout(pooled))
         return user
 
@@ -317,8 +321,8 @@ class MultiTaskModel(nn.Module):
     ) -> Tensor:
         """Return what the heads read of every (user, item) pair, (batch, items, F)."""
         mask = history_mask.to(value.dtype)
-        events = mask.sum(1).clamp_min(1.0)  # a history may be empty in evaluation
-        facts = torch.stack([(value * mask).sum(1) / events, torch.log1p(events) / 4.0], dim=-1)
+        events = mask.sum(1)
+        facts = torch.stack([(value * mask).sum(1) / events.clamp_min(1.0), torch.log1p(events) / 4.0], dim=-1)
         user = self.user(history, behaviour, value, age, history_mask)
         match = self.match(history, behaviour, value, age, history_mask, candidates)
         evidence = self.affinity(affinity, behaviour, value, age, history_mask)

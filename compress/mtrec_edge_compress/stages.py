@@ -315,6 +315,7 @@ def bundle_up(job: Job, folder: Path) -> Made:
         seed=recipe.seed,
         max_tokens=recipe.model.max_tokens,
         max_history=recipe.model.max_history,
+        no_history=all(phase.tasks.history_dropout > 0 for phase in (recipe.distill, recipe.prune)),
         catalogue=recipe.bundle.catalogue,
         stages=tuple({"stage": stage, **measured} for stage, measured in result["stages"].items()),
         quality=shipped.evaluation(recipe.bundle.catalogue).tasks,

@@ -24,8 +24,7 @@ from mtrec_edge_runtime.manifest import Profile
 
 FUSED = "fused"  # the bundle as it ships
 TEXT = "text"  # the same bundle with the links of its catalogue withheld
-NEW_EVENTS = 3  # of a new user
-NEW = f"fused, {NEW_EVENTS} events"  # the bundle, shown the latest few events alone
+NEW = {events: f"fused, {events} events" for events in (0, 3)}  # the bundle, shown the latest few events alone
 ONE_LIKE = ", 1 like"  # behind the name of a system that is shown the latest liked item alone
 SIMILAR = "similar" + ONE_LIKE  # the bundle's similar items
 ITEM_TO_ITEM = ("item-knn", "ease", "tf-idf")  # baselines that answer to one like too
@@ -72,8 +71,8 @@ def evaluate_bundles(
     whole = ours[FUSED][0]
     tasks = [arrays.task(name) for name in served]
     rivals = {
-        FUSED: {name: known[name] for name in known if name not in (NEW, *_after_one_like(known))},
-        NEW: {name: known[name] for name in (NEW, "popularity") if name in known},
+        FUSED: {name: known[name] for name in known if name not in (*NEW.values(), *_after_one_like(known))},
+        **{new: {name: known[name] for name in (new, "popularity") if name in known} for new in NEW.values()},
         SIMILAR: {name: known[name] for name in _after_one_like(known)},
     }
     return {
@@ -156,8 +155,11 @@ def _views(
         progress(f"bundle {path.name} without links")
         found[TEXT] = test.judge(BundleScorer(path, test.arrays, profile=profile, links=False), pairs)
     if ranked:
-        progress(f"bundle {path.name} with {NEW_EVENTS} events, with one like")
-        found[NEW] = test.judge(NewUser(scorer, NEW_EVENTS), ranked)
+        for events, name in NEW.items():
+            if events or scorer.recommender.manifest.input.no_history:
+                progress(f"bundle {path.name} with {events} events")
+                found[name] = test.judge(NewUser(scorer, events), ranked)
+        progress(f"bundle {path.name} with one like")
         found[FUSED + ONE_LIKE] = test.judge(AfterOneLike(scorer, test.arrays), ranked)
         listed = AfterOneLike(SimilarItems(scorer.recommender, test.arrays), test.arrays)
         found[SIMILAR] = test.judge(listed, ranked, calibrated=False)

@@ -21,6 +21,7 @@ class Training(Ranged):
     fresh_targets: int = 1  # targets of a window encoded with gradients, and that share of the negatives; else cached
     texts: Count = 32  # labelled texts a step, for the text tasks
     prior_dropout: Share = 0.1  # share of candidates shown without priors and affinity, as an unseen item is
+    history_dropout: Share = 0.05  # share of windows shown without a history, as a user's first visit is
     link_dropout: Share = 0.1  # share of windows shown without any affinity, as where users did little together
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Annotated[float, 1e-9, 1e3] = 5e-5  # of the text backbone

@@ -68,12 +68,15 @@ HistoryEntry = str | Event
 Candidate = str | NewItem
 
 
-def check_history(history: Sequence[HistoryEntry], domain: str) -> list[Event]:
-    """Return every entry as an event with its domain, oldest first; InputError when there is none."""
+def check_history(history: Sequence[HistoryEntry], domain: str, *, may_be_empty: bool) -> list[Event]:
+    """Return every entry as an event with its domain, oldest first; InputError when there is none and must be."""
     if isinstance(history, str) or not isinstance(history, Sequence):
         raise InputError(f"history={history!r:.60}: give a list of item ids or Event, oldest first")
-    if not history:
-        raise InputError("empty history: give at least one item id or Event(text=...) the user has met")
+    if not history and not may_be_empty:
+        raise InputError(
+            "empty history: give at least one item id or Event(text=...) the user has met, for this bundle's ranker "
+            "never met a user without (training.history_dropout = 0)"
+        )
     return [_as_event(entry, domain) for entry in history]
 
 
@@ -104,8 +107,10 @@ class HistoryReader:
         """Return history, behaviour, value, age and history_mask for one user, and each event's catalogue row.
 
         Latest event first; a row is -1 for an event that is a text. Only the latest `max_history` events are looked at.
-        InputError names an unknown item, domain or behaviour.
+        No event at all is one that is padding. InputError names an unknown item, domain or behaviour.
         """
+        if not events:
+            return _nobody(self._contract.vector_size), np.full(1, -1, np.intp)
         latest = list(reversed(events[-self._contract.max_history :]))
         rows = np.array([self._row(event) for event in latest], np.intp)
         indexes = [self._behaviour(event) for event in latest]
@@ -143,6 +148,13 @@ class HistoryReader:
         if new:
             vectors[new] = self._encode([_text(events[position]) for position in new])
         return vectors
+
+
+def _nobody(vector_size: int) -> dict[str, NDArray[Any]]:
+    """Return the inputs of a user of whom nothing is known."""
+    padding = np.zeros((1, 1), np.int64)
+    history, value = np.zeros((1, 1, vector_size), np.float32), np.zeros((1, 1), np.float32)
+    return {"history": history, "behaviour": padding, "value": value, "age": padding, "history_mask": padding}
 
 
 def _text(event: Event) -> str:

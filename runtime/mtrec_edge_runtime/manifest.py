@@ -59,6 +59,7 @@ class InputContract:
     max_history: int  # events of one user
     vector_size: int  # D
     behaviours: tuple[Behaviour, ...]  # position = index in the ranker's input `behaviour`
+    no_history: bool = False  # whether the ranker has met users without a history
 
     def __post_init__(self) -> None:
         """Refuse bounds no text or history could meet."""
@@ -181,6 +182,8 @@ def _to_json(manifest: Manifest) -> dict[str, Any]:
     table["tasks"] = [dict(vars(task)) for task in manifest.tasks]
     table["onnx"] = {key: value for key, value in vars(manifest.onnx).items() if value is not None}
     table["input"] = vars(manifest.input) | {"behaviours": [_behaviour(b) for b in manifest.input.behaviours]}
+    if not manifest.input.no_history:
+        del table["input"]["no_history"]
     table["files"] = {name: vars(entry) for name, entry in manifest.files.items()}
     return {"format": FORMAT} | table
 
@@ -234,7 +237,8 @@ def _input(row: dict[str, Any]) -> InputContract:
         )
         for b in row["behaviours"]
     )
-    return InputContract(_whole(row["max_tokens"]), _whole(row["max_history"]), _whole(row["vector_size"]), behaviours)
+    max_tokens, max_history, size = (_whole(row[key]) for key in ("max_tokens", "max_history", "vector_size"))
+    return InputContract(max_tokens, max_history, size, behaviours, row.get("no_history", False) is True)
 
 
 def _text(value: Any) -> str:

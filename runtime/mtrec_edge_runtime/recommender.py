@@ -86,12 +86,13 @@ class Recommender:
         """Return task -> scores float64 (candidates,) for a user known by `history`, oldest event first.
 
         Regression in the task's units, clipped to its range; binary as probability. `candidates` None: every item of
-        the domain in catalogue order. `tasks` None: every (user, item) task of the domain. InputError for an empty
-        history, no candidates, an unknown item, domain, behaviour or task, or a value that is not finite.
+        the domain in catalogue order. `tasks` None: every (user, item) task of the domain. An empty history is a user
+        of whom nothing is known. InputError for one where the bundle knows no such user (`manifest.input.no_history`),
+        no candidates, an unknown item, domain, behaviour or task, or a value that is not finite.
         """
         chosen = self._pair_tasks(domain, tasks)
         items = self._candidates(candidates, domain)
-        raw = self._raw_scores(check_history(history, domain), items, [task.name for task in chosen])
+        raw = self._raw_scores(self._events(history, domain), items, [task.name for task in chosen])
         return {task.name: _presented(task, values) for task, values in zip(chosen, raw, strict=True)}
 
     def rank(
@@ -112,7 +113,7 @@ class Recommender:
         """
         known = self._task(task, pairwise=True)
         output = order_name(known.name, self.manifest.outputs)
-        events = check_history(history, known.domain)
+        events = self._events(history, known.domain)
         left_out = self._excluded_rows(events if exclude_history else (), exclude, known.domain)
         items = self._candidates(candidates, known.domain)
         raw = self._raw_scores(events, items, [output])[0]
@@ -131,7 +132,7 @@ class Recommender:
         """
         known = self._task(task, pairwise=True)
         items = self._candidates(candidates, known.domain)
-        events = check_history(history, known.domain)
+        events = self._events(history, known.domain)
         order = order_name(known.name, self.manifest.outputs)
         return np.asarray(self._raw_scores(events, items, [order])[0], np.float64)
 
@@ -208,6 +209,9 @@ class Recommender:
 
     def _candidates(self, items: Sequence[Candidate] | None, domain: str) -> Candidates:
         return Candidates(items, domain=domain, catalogue=self.catalogue, encode=self.encoder.vectors)
+
+    def _events(self, history: Sequence[HistoryEntry], domain: str) -> list[Event]:
+        return check_history(history, domain, may_be_empty=self.manifest.input.no_history)
 
     def _raw_scores(self, events: Sequence[Event], items: Candidates, outputs: Sequence[str]) -> Float32:
         """Return what the ranker gives for these outputs, float32 (outputs, candidates)."""

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ def exact() -> Recommender:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(TINY, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def unwelcoming(copy: Path) -> Path:
+    """A copy that says its ranker never met a user without a history."""
+    manifest = read_manifest(copy)
+    write_manifest(copy, replace(manifest, input=replace(manifest.input, no_history=False)))
+    return copy
 
 
 @pytest.fixture

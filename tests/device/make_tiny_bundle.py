@@ -8,7 +8,8 @@ attention step), the genre is the greatest axis, a user is the weighted mean of 
     movies.rating = 3 + 2 u.v    movies.like = 4 u.v + popularity + sum of the events' affinities    books.like = 4 u.v
     books.like.order = 4 u.v + 5 seen, and emma is the only book seen; the temperature of books.like is 2
 Three films are linked, in one direction each: alien -> passengers 0.5, hobbit -> star-wars 0.25, титаник -> hobbit
--0.25. An event that is a text and a candidate that is new have no links; nor has the book hobbit.
+-0.25. An event that is a text and a candidate that is new have no links; nor has the book hobbit. A user without a
+history is the vector 0.
 """
 
 import shutil
@@ -192,7 +193,8 @@ def ranker() -> onnx.ModelProto:
         node("Mul", ["w1", "by_age"], ["w2"]),
         node("Mul", ["w2", "mask"], ["weight"]),
         node("ReduceSum", ["weight", "one"], ["total"], keepdims=1),
-        node("Div", ["weight", "total"], ["share"]),
+        node("Max", ["total", "least"], ["some"]),
+        node("Div", ["weight", "some"], ["share"]),
         node("Unsqueeze", ["share", "two"], ["column"]),
         node("Mul", ["history", "column"], ["weighted"]),
         node("ReduceSum", ["weighted", "one"], ["user"], keepdims=0),
@@ -230,7 +232,7 @@ def ranker() -> onnx.ModelProto:
     outputs = [make("scores", TensorProto.FLOAT, ["batch", "items", "asked"])]
     constants = [
         *floats({"strength": [1, 2, 2], "0.25": 0.25, "0.5": 0.5, "1.0": 1.0, "2.0": 2.0, "3.0": 3.0, "4.0": 4.0}),
-        *floats({"5.0": 5.0}),
+        *floats({"5.0": 5.0, "least": 1e-6}),
         *wholes({"zero": [0], "one": [1], "two": [2], "three": [3]}),
     ]
     return finish("ranker", nodes, inputs, outputs, constants)
@@ -272,7 +274,7 @@ def tiny_manifest() -> Manifest:
         tool={"name": "make_tiny_bundle", "version": "1"},
         tasks=TASKS,
         outputs=OUTPUTS,
-        input=InputContract(max_tokens=16, max_history=4, vector_size=D, behaviours=behaviours),
+        input=InputContract(max_tokens=16, max_history=4, vector_size=D, behaviours=behaviours, no_history=True),
         domains={"movies": (0, len(MOVIES)), "books": (len(MOVIES), len(MOVIES) + len(BOOKS))},
         profiles={"fast": "encoder.onnx", "exact": "encoder.exact.onnx"},
         onnx=Onnx(),

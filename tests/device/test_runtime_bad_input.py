@@ -49,7 +49,6 @@ CASES = {
         "does not belong to domain 'movies'; pass domain='books'",
     ),
     "no tasks": (lambda r: r.score(["alien"], domain="movies", tasks=[]), "no task"),
-    "empty history": (lambda r: r.rank([], task="movies.like"), "empty history: give at least one"),
     "history that is one string": (lambda r: r.rank("alien", task="movies.like"), "give a list of item ids"),
     "history of numbers": (lambda r: r.rank([603], task="movies.like"), "history entry 603 is int"),
     "history that is None": (lambda r: r.rank(None, task="movies.like"), "give a list of item ids"),

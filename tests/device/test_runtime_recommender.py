@@ -313,3 +313,21 @@ def test_one_recommender_serves_many_threads(exact: Recommender) -> None:
         together = list(pool.map(ask, range(200)))
     assert together[: len(TEXTS)] == [ask(turn) for turn in range(len(TEXTS))]
     assert all(result == together[turn % len(TEXTS)] for turn, result in enumerate(together))
+
+
+def test_a_user_without_history_gets_what_the_items_are_known_for(rec: Recommender) -> None:
+    """By hand: u = 0, so a film's like is its popularity alone, its rating 3; nothing is linked to nobody."""
+    scores = rec.score([], ["alien", NewItem("blue")], domain="movies")
+    np.testing.assert_allclose(scores["movies.rating"], [3.0, 3.0], atol=1e-6)
+    known, new = scores["movies.like"]
+    assert known == pytest.approx(sigmoid(float(rec.catalogue.priors(np.array([0]))[0, 0])), abs=1e-6)
+    assert new == pytest.approx(0.5, abs=1e-6)
+    assert len(rec.rank([], task="movies.like", k=99)) == len(rec.catalogue.ids("movies"))
+
+
+def test_a_bundle_whose_ranker_never_met_such_a_user_refuses_one(unwelcoming: Path) -> None:
+    assert "no_history" not in json.loads((unwelcoming / "manifest.json").read_text())["input"]
+    rec = Recommender(unwelcoming)
+    for ask in (rec.rank, rec.order):
+        with pytest.raises(InputError, match=r"empty history: give at least one .* never met a user without"):
+            ask([], task="movies.like")
