@@ -174,6 +174,7 @@ def _about(manifest: "Manifest") -> dict[str, Any]:
         "input": {
             "max_tokens": manifest.input.max_tokens,
             "max_history": manifest.input.max_history,
+            "no_history": manifest.input.no_history,
             "behaviours": [f"{b.domain}.{b.name}{' (with values)' * b.valued}" for b in manifest.input.behaviours],
         },
         "tasks": [{"name": t.name, "kind": str(t.kind), "labels": list(t.labels)} for t in manifest.tasks],

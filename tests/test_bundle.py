@@ -155,7 +155,7 @@ def test_golden_answers_cover_texts_rankings_and_both_profiles(bundle):
     golden = json.loads((bundle / "golden.json").read_text(encoding="utf-8"))
     assert [answer["text"] for answer in golden["texts"]] == list(TEXTS) and len(TEXTS) >= 8
     assert all(set(answer["outputs"]) == {"movies.genre", "products.tags"} for answer in golden["texts"])
-    assert len(golden["ranks"]) == 3  # one domain with pairwise tasks
+    assert [len(answer["history"]) for answer in golden["ranks"]] == [1, 2, 2, 0]  # one domain with pairwise tasks
     assert all(set(answer["scores"]) == {"movies.rating", "movies.like"} for answer in golden["ranks"])
     assert 0.98 < golden["fast_cosine"] < 1
     assert check_golden(bundle) == []

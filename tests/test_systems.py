@@ -56,11 +56,12 @@ def test_the_whole_table_has_a_result_file(table, tmp_path):
 
 
 def test_the_bundle_is_judged_shown_less(table):
-    views = {"fused, 3 events", "fused, 1 like", "similar, 1 like", "tf-idf, 1 like"}
+    views = {"fused, 0 events", "fused, 3 events", "fused, 1 like", "similar, 1 like", "tf-idf, 1 like"}
     assert views <= table["systems"].keys()
     for view in views:
         assert table["systems"][view].keys() == {"movies.like"}  # what orders a catalogue
-    assert table["against"]["fused, 3 events"]["movies.like"].keys() == {"popularity"}
+    for view in ("fused, 0 events", "fused, 3 events"):
+        assert table["against"][view]["movies.like"].keys() == {"popularity"}
     assert "tf-idf, 1 like" in table["against"]["similar, 1 like"]["movies.like"]
     assert not {name for name in table["against"]["fused"]["movies.like"] if "like" in name or "events" in name}
 

@@ -37,9 +37,11 @@ Ranking = tuple[str, list[Event], list[str]]  # domain, history oldest first, ca
 def add_golden(folder: Path, arrays: Arrays) -> None:
     """Write `golden.json` into the bundle in `folder`, whose manifest and other files are there."""
     domains = dict.fromkeys(task.domain for task in arrays.tasks if task.source == "events")
+    exact = Recommender(folder, profile="exact", verify=False)
     ranks = [ranking for domain in domains for ranking in _rankings(arrays, domain)]
-    exact = Recommender(folder, profile="exact", verify=False).encode(TEXTS)
-    write_golden(folder, TEXTS, ranks=ranks, fast_cosine=fast_cosine(folder, TEXTS, exact) - FAST_SLACK)
+    if exact.manifest.input.no_history:
+        ranks += [(domain, [], items) for domain, _, items in {ranking[0]: ranking for ranking in ranks}.values()]
+    write_golden(folder, TEXTS, ranks=ranks, fast_cosine=fast_cosine(folder, TEXTS, exact.encode(TEXTS)) - FAST_SLACK)
 
 
 def _rankings(arrays: Arrays, domain: str) -> list[Ranking]:
