@@ -41,6 +41,12 @@ def test_rank_obeys_candidates_and_exclusions() -> None:
     assert [entry["item"] for entry in ranked] == [ids[2]]
 
 
+def test_a_user_without_history_is_answered() -> None:
+    task = task_of(Kind.BINARY)
+    ranked = answer("rank", BUNDLE, "--task", task, "-k", "99")
+    assert {entry["item"] for entry in ranked} == set(ids_of(task))
+
+
 def test_a_history_is_read_as_ids_values_and_texts() -> None:
     assert parse_history(["m1", "m2=4.5", "a=b", "=3"], ["a new thing"], behaviour="rate") == [
         Event(item="m1", behaviour="rate"),
