@@ -1,6 +1,8 @@
 """The hand-made bundle of tests/device: movies.like = 4 u.v + popularity, a genre is the greatest axis of a text."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from mtrec_edge_compress.data.arrays import History, build_arrays
 from mtrec_edge_compress.data.schema import Dataset, Fold, TaskSpec
 from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.history import Event
+from mtrec_edge_runtime.manifest import read_manifest, write_manifest
 from mtrec_edge_runtime.recommender import Recommender
 from mtrec_edge_runtime.tasks import Kind
 
@@ -77,10 +80,21 @@ def test_pair_scores_are_the_runtimes_with_probabilities_as_logits(scorer):
     assert found["movies.like.order"] == pytest.approx(found["movies.like"], abs=1e-5)  # this task has no order apart
 
 
-def test_a_user_without_history_gets_the_order_of_the_priors(scorer):
-    nobody = History(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-    scores = scorer.pair_scores(nobody, "movies")["movies.like"]
-    assert scores == pytest.approx(scorer.arrays.priors[:, 0])
+NOBODY = History(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+
+def test_a_user_without_history_gets_what_the_runtime_says(scorer):
+    scores = scorer.pair_scores(NOBODY, "movies")["movies.like"]
+    expected = Recommender(BUNDLE, profile="exact").score([], domain="movies")["movies.like"]
+    assert 1 / (1 + np.exp(-scores)) == pytest.approx(expected)
+
+
+def test_of_a_bundle_that_knows_no_such_user_the_order_of_the_priors(tmp_path):
+    bundle = Path(shutil.copytree(BUNDLE, tmp_path / "bundle"))
+    manifest = read_manifest(bundle)
+    write_manifest(bundle, replace(manifest, input=replace(manifest.input, no_history=False)))
+    scorer = BundleScorer(bundle, arrays(), profile="exact")
+    assert scorer.pair_scores(NOBODY, "movies")["movies.like"] == pytest.approx(scorer.arrays.priors[:, 0])
 
 
 def test_a_genre_is_read_from_the_text_and_a_blank_text_has_none(scorer):
