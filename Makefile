@@ -6,7 +6,7 @@ PIP_ARGS ?=  # e.g. --extra-index-url https://download.pytorch.org/whl/cpu for a
 BIN := .venv/bin
 READY := .venv/.ready
 DEVICE := build/device
-BUNDLE ?= work/three-domains/bundle
+BUNDLE ?= work/bundle
 AGAINST ?=  # ONNX encoder measured beside the bundle, e.g. the FP32 teacher's
 
 .PHONY: quickstart test check format device bench tables clean

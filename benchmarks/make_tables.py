@@ -51,29 +51,28 @@ def stages_table(result: Result) -> str:
     stages = {name: result["stages"][name] for name in STAGES if name in result.get("stages", {})}
     if not stages:
         raise InputError(f"result {result['name']} has no stages: use another view")
+    judged = "int8_fast" if "int8_fast" in stages else list(stages)[-1]
     rows = []
     for task in dict.fromkeys(task for stage in stages.values() for task in stage["tasks"]):
         metric = _headline(result, task, list(stages.values()))
         values = [stage["tasks"].get(task, {}).get(metric) for stage in stages.values()]
-        rows.append(_task_row(f"{task} ({metric})", values, _kept(result, task, "")))
+        rows.append(_task_row(f"{task} ({metric})", values, _kept(result, task, judged)))
         known = [_system_value(result, name + TEACHER_CATALOGUE, f"{task} {metric}") for name in stages]
         if any(value is not None for value in known):
-            rows.append(_task_row("- catalogue by the teacher", known, _kept(result, task, TEACHER_CATALOGUE)))
+            rows.append(_task_row("- catalogue by the teacher", known, _kept(result, task, judged + TEACHER_CATALOGUE)))
     sizes = [_number(_megabytes(stage.get("size_bytes")), 1) for stage in stages.values()]
     times = [_number(stage.get("latency_ms", {}).get(LATENCY_TOKENS, {}).get("p50"), 2) for stage in stages.values()]
     rows += [["graphs, MB", *sizes, ""], [f"one text of {LATENCY_TOKENS} tokens, ms (p50)", *times, ""]]
-    return _markdown(["task", *stages, "kept of teacher"], rows)
+    return _markdown(["task", *stages, f"{judged} keeps of teacher"], rows)
 
 
 def _task_row(title: str, values: Sequence[float | None], kept: float | None) -> list[str]:
     return [title, *(_number(value, 3) for value in values), "" if kept is None else f"{100 * kept:.1f} %"]
 
 
-def _kept(result: Result, task: str, suffix: str) -> float | None:
-    """Return the share of the teacher's metric that the last stage measured keeps: INT8 fast where there is one."""
-    kept = result.get("retention", {})
-    names = (name + suffix for name in ("int8_fast", *reversed(STAGES[1:])))
-    return next((kept[name].get(task) for name in names if name in kept), None)
+def _kept(result: Result, task: str, measured: str) -> float | None:
+    """Return the share of the teacher's metric that a stage keeps, None where it was not judged."""
+    return result.get("retention", {}).get(measured, {}).get(task)
 
 
 def _system_value(result: Result, system: str, metric: str) -> float | None:

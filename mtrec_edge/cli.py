@@ -77,7 +77,7 @@ def main() -> None:
 
     \b
     mtrec-edge quickstart                      a synthetic world through every stage, in minutes
-    mtrec-edge prepare DIR --adapter table --out data
-    mtrec-edge compress recipes/own-data.toml --data data --out bundle
-    mtrec-edge rank bundle --task movies.like --history m1 --history m2=4.5 -k 5
+    mtrec-edge prepare examples/own-data --adapter table --out work/own-data
+    mtrec-edge compress recipes/own-data.toml --data work/own-data --out work/own-bundle
+    mtrec-edge rank work/own-bundle --task shop.like --history P001 --history P002=5 -k 5
     """

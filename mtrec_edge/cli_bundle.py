@@ -40,6 +40,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
     for name, value in manifest.data.items():
         lines[f"data {name}"] = "; ".join(map(str, value)) if isinstance(value, list) else value
     lines["no VNNI"] = SAFETY[manifest.onnx.safe_without_vnni]
+    lines["no history"] = "answered" if manifest.input.no_history else "refused"
     for name, value in (lines | {"certified": "yes" if manifest.certified else "no"}).items():
         click.echo(f"{name + ':':16} {value}".rstrip())
     for reason in manifest.reasons:

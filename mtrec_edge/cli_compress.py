@@ -30,7 +30,7 @@ from mtrec_edge.cli_text import json_option, parse_names, print_json, print_tabl
 @json_option
 @quiet_option
 def quickstart(out: Path, seed: int, as_json: bool, quiet: bool) -> None:
-    """Take a synthetic three-domain world through every stage to a bundle.
+    """Take a synthetic world of four domains through every stage to a bundle.
 
     Downloads nothing. Prints a ranking example and the table of what each stage cost.
 

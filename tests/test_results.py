@@ -145,7 +145,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
 def test_the_stage_table_shows_headline_size_latency_and_retention(tmp_path: Path) -> None:
     write_result(tmp_path / "tiny.json", three_stages())
     lines = table(tmp_path / "tiny.json", "stages").splitlines()
-    assert lines[0] == "| task | teacher | int8_fast | kept of teacher |"
+    assert lines[0] == "| task | teacher | int8_fast | int8_fast keeps of teacher |"
     assert lines[2] == "| movies.like (ndcg@10) | 0.500 | 0.480 | 96.0 % |"
     assert lines[3] == "| graphs, MB | 86.0 | 4.3 |  |"
     assert lines[4] == "| one text of 32 tokens, ms (p50) |  | 0.61 |  |"

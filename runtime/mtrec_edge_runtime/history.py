@@ -75,7 +75,7 @@ def check_history(history: Sequence[HistoryEntry], domain: str, *, may_be_empty:
     if not history and not may_be_empty:
         raise InputError(
             "empty history: give at least one item id or Event(text=...) the user has met, for this bundle's ranker "
-            "never met a user without (training.history_dropout = 0)"
+            "never met a user without (history_dropout = 0 in distill.tasks or prune.tasks)"
         )
     return [_as_event(entry, domain) for entry in history]
 
