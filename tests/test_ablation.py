@@ -71,6 +71,23 @@ def test_changes_that_cannot_be_compared_are_told_before_anything_is_trained(
     assert not (place / "told").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ("teacher.encoder=other", InputError, "--encoder stands above it; the next step: leave --encoder out"),
+        ("weights.movies.typo=2", RecipeError, r"weights\.movies\.typo"),
+    ],
+)
+def test_what_a_change_could_not_do_is_told_before_anything_is_trained(
+    place: Path, change: str, error: type[Exception], message: str
+) -> None:
+    path, options = place / "tiny.toml", RunOptions(encoder="some", device="cpu", progress=False)
+    changed = {"teacher.alignment=0": read_recipe(path, ["teacher.alignment=0"]), change: read_recipe(path, [change])}
+    with pytest.raises(error, match=message):
+        run_ablation(read_recipe(path), changed, tiny_arrays(), out=place / "told", options=options)
+    assert not (place / "told").exists()
+
+
 def test_no_change_and_an_unknown_detached_task_are_told(place: Path) -> None:
     recipe, options = read_recipe(place / "tiny.toml"), RunOptions(device="cpu", progress=False)
     with pytest.raises(InputError, match="nothing to compare"):

@@ -21,7 +21,7 @@ from tiny_training import (
 )
 from torch import Tensor
 
-from mtrec_edge_compress.batches import Batch, BatchSource, PairBatch
+from mtrec_edge_compress.batches import Batch, BatchSource, PairBatch, distinct
 from mtrec_edge_compress.collaboration import fit_collaboration
 from mtrec_edge_compress.data.arrays import Arrays, IntArray, build_arrays
 from mtrec_edge_compress.data.schema import Fold
@@ -282,6 +282,13 @@ def test_without_pairs_every_text_comes_once() -> None:
     train = len(arrays.item_ids) + np.flatnonzero(arrays.text_fold == Fold.TRAIN)
     readable = np.flatnonzero(~arrays.cold & (arrays.item_fold != Fold.TEST))
     assert sorted(rows) == sorted([*readable.tolist(), *train.tolist()])
+
+
+def test_no_step_holds_a_text_twice_however_few_there_are() -> None:
+    source = world_source(replace(SETTINGS, texts=1000))
+    for windows, texts in source._plan(0):
+        assert windows and len(texts) == len(set(texts.tolist())) > 0
+    assert distinct(np.array([3, 1, 3, 2, 1])).tolist() == [3, 1, 2]
 
 
 def test_words_point_at_their_labels_and_first_tokens() -> None:

@@ -18,7 +18,9 @@ from mtrec_edge_compress.control import run_control
 from mtrec_edge_compress.control_report import format_control
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
+from mtrec_edge_compress.recipe import Model, Recipe
 from mtrec_edge_compress.recipe_file import read_recipe
+from mtrec_edge_compress.teacher import check_given
 from mtrec_edge_compress.windows import Windows
 from mtrec_edge_runtime.errors import InputError, RecipeError, StageError
 from mtrec_edge_runtime.results import read_result
@@ -68,6 +70,14 @@ def test_strict_cold_items_stand_beside_the_headlines_and_count_for_nothing() ->
     assert cold.paired is not None and (cold.paired.mean, cold.paired.users) == (-3.0, 1)
     assert control.delta_m == pytest.approx(0.1)
     assert control.harmed == []
+
+
+def test_users_are_paired_by_the_auc_of_strict_cold_items() -> None:
+    """Such an AUC is a mean over users itself; of explicit labels it is not, and users are paired by their own."""
+    ranked = replace(TASKS[1], metric="auc")
+    reached = {ranked.name: {"auc": figures(0.6, [0.5, 0.7]), "cold_auc": figures(0.8, [0.7, 0.9])}}
+    warm, cold = compare([ranked], {ranked.name: reached}, reached).changes
+    assert (warm.paired_metric, cold.paired_metric) == ("user_auc", "cold_auc")
 
 
 def test_the_paired_gain_is_turned_for_an_error_and_p_is_adjusted_over_tasks() -> None:
@@ -179,6 +189,25 @@ def test_a_teacher_of_other_tasks_is_told(place: Path, tmp_path: Path) -> None:
         run_control(
             recipe, tiny_arrays(), out=place / "other", teacher=tmp_path / "teacher", device="cpu", progress=False
         )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"behaviours": 3}, "knows 3 behaviours, the dataset has 2"),
+        ({"max_history": 2}, r"reads 2 events, model\.max_history = 8 asks for more"),
+    ],
+)
+def test_a_given_teacher_of_another_shape_is_told(changes: dict[str, int], message: str) -> None:
+    arrays, model = tiny_arrays(), tiny_teacher(tiny_arrays())
+    recipe = Recipe(name="r", model=Model(max_history=model.max_history))
+    check_given(model, Path("t"), recipe, arrays)
+    model.shape = replace(model.shape, **changes)
+    with pytest.raises(StageError, match=message):
+        check_given(model, Path("t"), recipe, arrays)
+    model.shape, model.tasks = tiny_teacher(arrays).shape, model.tasks[::-1]
+    with pytest.raises(StageError, match="in another order or more than the dataset has"):
+        check_given(model, Path("t"), recipe, arrays)
 
 
 def test_an_unknown_detached_task_is_told_before_anything_is_trained(place: Path) -> None:

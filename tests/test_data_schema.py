@@ -112,6 +112,17 @@ def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
         ({"name": "a.b", "kind": "binary", "source": "items", "column": "c"}, "takes its label from events"),
         ({"name": "ab", "kind": "binary", "source": "events", "behaviours": ["x"]}, "write it as domain.signal"),
         ({"name": "a.b", "kind": "regression", "source": "events", "behaviours": ["x"]}, "needs low < high"),
+        ({"name": "a.b", "kind": "binary", "source": "events", "behaviours": ["x"]}, "every event would be a positive"),
+        (
+            {"name": "a.b", "kind": "binary", "source": "events", "behaviours": ["x"], "positive_at": 1.0}
+            | {"metric": "ndcg@10"},
+            "metric 'ndcg@10' cannot stand for it; write one of auc, gauc, or leave it out",
+        ),
+        (
+            {"name": "a.b", "kind": "binary", "source": "events", "behaviours": ["x"], "negatives": True}
+            | {"metric": "ndcg"},
+            "write one of auc, gauc, ndcg@10, recall@10, mrr",
+        ),
     ],
 )
 def test_an_impossible_task_is_refused(row: dict[str, Any], message: str) -> None:
@@ -121,6 +132,6 @@ def test_an_impossible_task_is_refused(row: dict[str, Any], message: str) -> Non
 
 def test_headline_metric_follows_the_kind() -> None:
     assert [task.headline for task in ALL_TASKS] == ["rmse", "ndcg@10", "macro_f1", "span_f1"]
-    assert TaskSpec("a.b", Kind.BINARY, "events", behaviours=("x",)).headline == "auc"
+    assert TaskSpec("a.b", Kind.BINARY, "events", behaviours=("x",), positive_at=1.0).headline == "auc"
     assert GENRE.device_task().labels == ("drama", "comedy")
     assert TAGS.domain == "queries"

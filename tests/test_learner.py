@@ -177,6 +177,14 @@ def test_a_task_without_a_train_label_is_refused() -> None:
         label_scale(arrays, arrays.task("movies.genre"))
 
 
+def test_an_explicit_task_of_one_class_is_refused() -> None:
+    arrays = tiny_arrays()
+    like = replace(arrays.task("movies.like"), positive_at=0.5, negatives=False)
+    known = build_arrays(replace(arrays.dataset, tasks=(like,)))
+    with pytest.raises(DataError, match=r"movies\.like has one class alone in the training fold; the next step"):
+        label_scale(known, like)
+
+
 def test_known_pooled_states_spare_the_encoding_and_change_nothing() -> None:
     arrays = world_arrays()
     learner = tiny_learner(arrays)

@@ -15,6 +15,16 @@ from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.results import read_result
 
 
+class TwoRatings:
+    """The arrays, with a second regression task."""
+
+    def task(self, name):
+        return arrays().task(name.removesuffix("2"))
+
+    def __getattr__(self, name):
+        return getattr(arrays(), name)
+
+
 @pytest.fixture(scope="module")
 def table():
     return evaluate_bundles([BUNDLE], arrays(), profile="exact")
@@ -45,6 +55,15 @@ def test_a_domain_has_a_result_file_of_its_own(table, tmp_path):
     assert {"ndcg@10", "rmse", "macro_f1"} <= found["systems"]["fused"].keys()
     assert "span_f1" not in found["systems"]["fused"] and "usual-tag" not in found["systems"]
     assert (tmp_path / found["samples"]).is_file()
+    twice = {**table, "headlines": {**table["headlines"], "movies.rating2": "rmse"}}
+    for part in ("systems", "against"):
+        twice[part] = {
+            name: {**own, "movies.rating2": own["movies.rating"]} if "movies.rating" in own else own
+            for name, own in table[part].items()
+        }
+    write_domain(tmp_path / "two.json", twice, TwoRatings(), "movies", command=["mtrec-edge"])
+    gains = read_result(tmp_path / "two.json")["systems"]["fused - popularity"]
+    assert {"movies.rating mse", "movies.rating2 mse"} <= gains.keys() and "mse" not in gains
     with pytest.raises(InputError, match="domain 'shoes' is in no task of the bundle; it has movies, queries"):
         write_domain(tmp_path / "no.json", table, arrays(), "shoes", command=["mtrec-edge"])
     assert not (tmp_path / "no.json").exists()
@@ -113,6 +132,12 @@ def test_the_mean_over_seeds_by_hand():
         intervals = {"t.like": {"ndcg@10": (0.0, 1.0)}, "t.tag": {"macro_f1": (low, 1.0)}}
         return Evaluation(tasks, {}, {}, per_user, {}, {}, intervals=intervals)
 
+    tags = {"t.tags": {"text_f1": np.array([0.0, 1.0])}}  # F1 of each text, which is not the F1 of all
+    ofs = [
+        Evaluation({"t.tags": {"span_f1": f1}}, {}, {}, tags, {}, {}, intervals={"t.tags": {"span_f1": (low, 0.9)}})
+        for f1, low in ((0.6, 0.5), (0.8, 0.7))
+    ]
+    assert mean_over_seeds(ofs).intervals["t.tags"]["span_f1"] == pytest.approx((0.6, 0.9))
     found = mean_over_seeds([part([0.0, 1.0, np.nan], 0.5, 0.2), part([1.0, 1.0, np.nan], 0.7, 0.4)])
     assert found.tasks == {"t.like": {"ndcg@10": pytest.approx(0.75)}, "t.tag": {"macro_f1": pytest.approx(0.6)}}
     np.testing.assert_array_equal(found.per_user["t.like"]["ndcg@10"], [0.5, 1.0, np.nan])

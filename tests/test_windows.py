@@ -1,9 +1,13 @@
 """Windows: targets after their history, of the TRAIN fold alone, shared out among domains as asked."""
 
+from dataclasses import replace
+
 import numpy as np
+import polars as pl
 import pytest
 from tiny_training import tiny_arrays, world_arrays
 
+from mtrec_edge_compress.data.arrays import build_arrays
 from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.windows import Windows, tempered
 
@@ -23,6 +27,25 @@ def test_windows_are_train_events_after_their_history() -> None:
             found += window.rows.tolist()
     first = [windows.train_rows(user)[0] for user in range(len(arrays.user_ids))]  # has no history: no target
     assert sorted([*found, *first]) == np.flatnonzero(arrays.event_fold == Fold.TRAIN).tolist()
+
+
+def test_a_window_without_a_label_is_left_out() -> None:
+    """Users view far more than they rate; views are history, and no step is spent on them alone."""
+    data = tiny_arrays().dataset
+    viewed = pl.int_range(pl.len()) % 5 > 0
+    events = data.events.with_columns(
+        behaviour=pl.when(viewed).then(pl.lit("view")).otherwise("behaviour"),
+        value=pl.when(viewed).then(None).otherwise("value"),
+    )
+    arrays = build_arrays(replace(data, events=events))
+    rating = np.asarray(arrays.labels("movies.rating"))
+    windows = Windows(arrays, 2)
+    found = [window for group in windows.groups(np.random.default_rng(0), 4) for window in group]
+    assert all((~np.isnan(rating[window.rows])).any() for window in found)
+    of_windows = {int(row) for window in found for row in window.rows}
+    firsts = {int(windows.train_rows(user)[0]) for user in range(len(arrays.user_ids))}
+    labelled = np.flatnonzero((arrays.event_fold == Fold.TRAIN) & ~np.isnan(rating))
+    assert set(labelled.tolist()) - firsts <= of_windows
 
 
 def test_a_targets_own_event_is_left_out_of_its_prior() -> None:

@@ -36,7 +36,7 @@ def run_ablation(
         InputError: no change; one that changes nothing; one that decides who is judged.
         MtrecError: whatever else stands in the way, with the next step.
     """
-    _check(recipe, changed, arrays)
+    _check(recipe, changed, arrays, options)
     first = _reached(recipe, arrays, out / _folder(AS_IS), options)
     tasks = [task for task in arrays.tasks if task_weights(recipe, arrays)[task.name]]
     of_each_task = {task.name: first for task in tasks}
@@ -46,12 +46,15 @@ def run_ablation(
     }
 
 
-def _check(recipe: Recipe, changed: Mapping[str, Recipe], arrays: Arrays) -> None:
+def _check(recipe: Recipe, changed: Mapping[str, Recipe], arrays: Arrays, options: RunOptions) -> None:
     """Refuse, before anything is trained, what could not be compared."""
     if not changed:
         raise InputError("nothing to compare; the next step: --change KEY=VALUE, e.g. teacher.alignment=0")
     for name, other in changed.items():
         check_detached(other, arrays)
+        task_weights(other, arrays)
+        if options.encoder and other.teacher.encoder != recipe.teacher.encoder:
+            raise InputError(f"--change {name}: --encoder stands above it; the next step: leave --encoder out")
         if (other.seed, other.evaluation) != (recipe.seed, recipe.evaluation):
             raise InputError(
                 f"--change {name}: it decides which users are judged, so nothing could be compared; the next step: set "

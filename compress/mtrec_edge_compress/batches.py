@@ -200,8 +200,8 @@ class BatchSource:
         rounds = -(-draws // len(pool)) if len(pool) else 0
         order = np.concatenate([pool[:0], *(rng.permutation(pool) for _ in range(rounds))])[:draws]
         if not groups:
-            return [([], order[at : at + size]) for at in range(0, len(order), size)]
-        return [(group, order[number * size : (number + 1) * size]) for number, group in enumerate(groups)]
+            return [([], distinct(order[at : at + size])) for at in range(0, len(order), size)]
+        return [(group, distinct(order[number * size : (number + 1) * size])) for number, group in enumerate(groups)]
 
     def _build(self, windows: list[Window], texts: IntArray, rng: np.random.Generator) -> Batch:
         own = texts[self._mine]
@@ -319,6 +319,12 @@ class BatchSource:
                 values = np.asarray(self.arrays.labels(task.name), np.float32)
                 labels[task.name] = _pad_values([values[w.rows] for w in windows], self.settings.targets, np.nan)
         return labels
+
+
+def distinct(rows: IntArray) -> IntArray:
+    """Return the rows once each, in the order in which they first come."""
+    kept: IntArray = rows[np.sort(np.unique(rows, return_index=True)[1])]
+    return kept
 
 
 def _company(company: Company, place: dict[int, int]) -> CompanyBatch:

@@ -12,8 +12,8 @@ import numpy as np
 
 from mtrec_edge_compress.bootstrap import Difference, holm, paired_bootstrap
 from mtrec_edge_compress.data.schema import TaskSpec
-from mtrec_edge_compress.evaluate import Evaluation
-from mtrec_edge_compress.systems_table import ERRORS, PER_USER
+from mtrec_edge_compress.evaluate import ERRORS, Evaluation
+from mtrec_edge_compress.systems_table import PER_USER
 from mtrec_edge_compress.unseen import unseen_metric
 
 Reached = Mapping[str, Mapping[str, Mapping[str, Any]]]  # task -> metric -> value, interval, per_user; as JSON has it
@@ -73,13 +73,15 @@ def _metrics(task: TaskSpec) -> list[str]:
     return list(dict.fromkeys([task.headline, unseen_metric(task)]))
 
 
-def _per_user_name(metric: str) -> str:
+def _per_user_name(task: TaskSpec, metric: str) -> str:
+    """Return what a user is judged by in the metric's place; of strict cold items NDCG and AUC are themselves means."""
     plain = metric.removeprefix("cold_")
-    return metric.removesuffix(plain) + PER_USER.get(plain, plain)
+    alike = plain if metric != plain and task.negatives else PER_USER.get(plain, plain)
+    return metric.removesuffix(plain) + alike
 
 
 def _figures(found: Evaluation, task: TaskSpec, metric: str) -> dict[str, Any]:
-    values = found.per_user[task.name].get(_per_user_name(metric))
+    values = found.per_user[task.name].get(_per_user_name(task, metric))
     return {
         "value": found.tasks[task.name].get(metric),
         "interval": found.intervals[task.name].get(metric),
@@ -120,7 +122,7 @@ def _change(task: TaskSpec, metric: str, first: Reached, second: Reached) -> Cha
         other["interval"],
         relative,
         _paired(one["per_user"], other["per_user"], sign),
-        _per_user_name(metric),
+        _per_user_name(task, metric),
         one["per_user"],
         other["per_user"],
     )

@@ -29,9 +29,9 @@ from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.run_options import RunOptions
 from mtrec_edge_compress.scorer import torch_ranker
 from mtrec_edge_compress.stages import Made, collaborate
-from mtrec_edge_compress.teacher import check_detached, task_weights, teacher_batches, train_teacher
+from mtrec_edge_compress.teacher import check_detached, check_given, task_weights, teacher_batches, train_teacher
 from mtrec_edge_compress.tokens import Tokens
-from mtrec_edge_runtime.errors import InputError, StageError
+from mtrec_edge_runtime.errors import InputError
 
 Settings = dict[str, Any]  # what a training depends on
 
@@ -110,13 +110,7 @@ def _multi(job: Job, folder: Path) -> Made:
     if not job.teachers:
         return _learn(job, job, folder, label="multi")
     model = load_model(job.teachers[0])
-    learnt = [task.device_task() for task in model.tasks]
-    missing = [task.name for task in job.arrays.tasks if task.device_task() not in learnt]
-    if missing:
-        raise StageError(
-            f"the teacher {job.teachers[0]} has not learnt {', '.join(missing)} as the dataset states it; the next "
-            "step: give a teacher of this dataset, or leave --teacher out"
-        )
+    check_given(model, job.teachers[0], job.recipe, job.arrays)
     return _judge(job, job, model, "multi")
 
 

@@ -19,6 +19,7 @@ from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.tasks import Kind
 
 __all__ = [
+    "ERRORS",
     "Difference",
     "Evaluation",
     "Scorer",
@@ -29,6 +30,7 @@ __all__ = [
     "retention",
 ]
 
+ERRORS = ("rmse", "mae", "log_loss", "ece")  # metrics of which less is better
 HISTORY_SLICES = {"0": (0, 0), "1-3": (1, 3), "4-10": (4, 10), ">10": (11, np.inf)}
 
 
@@ -182,4 +184,4 @@ def _judge_tags(scorer: Scorer, arrays: Arrays, task: TaskSpec, fold: Fold, *, i
     judgement = measured({"span_f1": span_f1}, np.arange(len(rows)), intervals=intervals)
     if not judgement.metrics:  # no span in the truth, none predicted
         return Judgement(counts=counts)
-    return judgement.joined(Judgement({}, counts, {"span_f1": 0.0}, {"span_f1": alone}))
+    return judgement.joined(Judgement({}, counts, {"span_f1": 0.0}, {"text_f1": alone}))

@@ -15,7 +15,7 @@ from mtrec_edge_compress.data.arrays import Arrays, FloatArray, IntArray
 from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.encoding import Encoded, encode_all, model_dtype
-from mtrec_edge_compress.evaluate import Evaluation, evaluate
+from mtrec_edge_compress.evaluate import ERRORS, Evaluation, evaluate
 from mtrec_edge_compress.extra_texts import ExtraText, load_extra
 from mtrec_edge_compress.latency import read_latencies
 from mtrec_edge_compress.ledger import Row, Stage, StageRecord
@@ -184,5 +184,8 @@ def _headlines(arrays: Arrays, found: Evaluation) -> dict[str, float]:
         if value is not None:
             values[f"{task.name} {task.headline}"] = value
             chance = found.chance[task.name].get(task.headline, 0.0)
-            gains.append(1 - value / chance if task.headline == "rmse" else value - chance)
+            if task.headline not in ERRORS:
+                gains.append(value - chance)
+            elif chance:  # 0: the fold's amounts are all the same, and the training mean is right
+                gains.append(1 - value / chance)
     return {**values, "score": float(np.mean(gains)) if gains else float("nan")}

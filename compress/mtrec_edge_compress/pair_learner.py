@@ -40,13 +40,18 @@ def label_scale(arrays: Arrays, task: TaskSpec) -> LabelScale:
     """Measure a task's TRAIN labels.
 
     Raises:
-        DataError: the task has no TRAIN label at all.
+        DataError: the task has no TRAIN label at all, or none to tell apart.
     """
     labels = arrays.labels(task.name)
     if task.source == "events":
         values = np.asarray(labels)[arrays.event_fold == Fold.TRAIN]
         values = values[~np.isnan(values)]
         _some(task, len(values))
+        if task.kind is Kind.BINARY and not task.negatives and values.min() == values.max():
+            raise DataError(
+                f"task {task.name} has one class alone in the training fold; the next step: another positive_at, or "
+                "negatives = true"
+            )
         return LabelScale(float(values.mean()), float(max(values.std(), 1e-3)), 1.0, None)
     fold = arrays.item_fold if task.source == "items" else arrays.text_fold
     train = fold == Fold.TRAIN

@@ -44,7 +44,7 @@ from mtrec_edge_compress.standing import measure_standing
 from mtrec_edge_compress.start import new_student
 from mtrec_edge_compress.student_learner import compact_backbone, student_learner
 from mtrec_edge_compress.student_training import StudentTraining
-from mtrec_edge_compress.teacher import teacher_batches, train_teacher
+from mtrec_edge_compress.teacher import check_given, teacher_batches, train_teacher
 from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import open_tokenizer, vocabulary_of
 from mtrec_edge_compress.unlabelled import read_unlabelled
@@ -74,6 +74,7 @@ def teach(job: Job, folder: Path) -> Made:
     pooled = None
     if job.teachers:
         model = load_model(job.teachers[0])
+        check_given(model, job.teachers[0], job.recipe, job.arrays)
     else:
         trained = train_teacher(
             job.recipe,

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from mtrec_edge_compress.systems_table import ERRORS
+from mtrec_edge_compress.evaluate import ERRORS
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from mtrec_edge_compress.evaluate import ERRORS
 from mtrec_edge_compress.page import PAGES
 from mtrec_edge_compress.pictures import INK, OURS, THEIRS, picture
 from mtrec_edge_compress.systems_table import PER_USER, format_table
@@ -84,7 +85,7 @@ def _bars(axes: Axes, task: str, metric: str, table: Mapping[str, Any]) -> None:
         if bounds is not None:
             axes.plot(bounds, [place, place], color=INK, linewidth=1)
         axes.annotate(f" {systems[name]:.3f}", (0, place), va="center", color="white" if name == "fused" else INK)
-    if metric in ("rmse", "mae") and systems:
+    if metric in ERRORS and systems:
         axes.set_xlim(left=0.8 * min(systems.values()))
         axes.set_xlabel("smaller is better")
 

@@ -30,13 +30,13 @@ def write_domain(path: Path, table: dict[str, Any], arrays: Arrays, domain: str,
     if not tasks:
         known = ", ".join(dict.fromkeys(arrays.task(name).domain for name in table["headlines"]))
         raise InputError(f"domain {domain!r} is in no task of the bundle; it has {known}")
-    of_tasks = Counter(metric for task in tasks for metric in table["systems"]["fused"].get(task, {}))
+    own = [cell for cell in _cells(table) if cell[1] in tasks]
+    of_tasks = Counter(metric for _, metric in {(task, metric) for _, task, metric, _ in own})
     result = _result(table, arrays, name=path.stem, command=command)
     systems: dict[str, dict[str, Measured]] = {}
-    for system, task, metric, measured in _cells(table):
-        if task in tasks:
-            name = metric if of_tasks[metric] < 2 else f"{task} {metric}"
-            systems.setdefault(system, {})[name] = measured
+    for system, task, metric, measured in own:
+        name = metric if of_tasks[metric] < 2 else f"{task} {metric}"
+        systems.setdefault(system, {})[name] = measured
     result["systems"] = systems
     per_user = {system: {t: v for t, v in found.items() if t in tasks} for system, found in table["per_user"].items()}
     result["samples"] = write_samples(path, per_user)

@@ -13,9 +13,14 @@ from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.evaluate import Evaluation, by_history
 
 OF_KIND = "recall@10 "  # begins the name of a per-user value that is about one kind of item
-PER_USER = {"rmse": "mse", "mae": "mse", "auc": "user_auc", "gauc": "user_auc", "macro_f1": "correct"}  # what is paired
-
-ERRORS = ("rmse", "mae", "log_loss", "ece")  # metrics of which less is better
+PER_USER = {  # what is paired in a metric's place
+    "rmse": "mse",
+    "mae": "mse",
+    "auc": "user_auc",
+    "gauc": "user_auc",
+    "macro_f1": "correct",
+    "span_f1": "text_f1",
+}
 
 
 def against(

@@ -135,6 +135,27 @@ def check_detached(recipe: Recipe, arrays: Arrays) -> None:
             raise RecipeError(f"teacher.detached: the dataset has no task {name!r}; it has {', '.join(known)}")
 
 
+def check_given(model: MultiTaskModel, path: Path, recipe: Recipe, arrays: Arrays) -> None:
+    """Raise StageError, naming what differs, unless a trained teacher answers this dataset's questions."""
+    learnt = [task.device_task() for task in model.tasks]
+    asked = [task.device_task() for task in arrays.tasks]
+    missing = [task.name for task in asked if task not in learnt]
+    differing = ""
+    if missing:
+        differing = f"has not learnt {', '.join(missing)} as the dataset states it"
+    elif learnt != asked:
+        differing = f"learnt {', '.join(task.name for task in learnt)}, in another order or more than the dataset has"
+    elif model.shape.behaviours != len(arrays.behaviours):
+        differing = f"knows {model.shape.behaviours} behaviours, the dataset has {len(arrays.behaviours)}"
+    elif model.max_history < recipe.model.max_history:
+        differing = f"reads {model.max_history} events, model.max_history = {recipe.model.max_history} asks for more"
+    if differing:
+        raise StageError(
+            f"the teacher {path} {differing}; the next step: give a teacher of this dataset and recipe, or leave "
+            "--teacher out"
+        )
+
+
 def teacher_batches(recipe: Recipe, arrays: Arrays, tokens: Tokens, collaboration: Collaboration) -> BatchSource:
     """Return what a teacher of the dataset's tasks learns from."""
     return BatchSource(

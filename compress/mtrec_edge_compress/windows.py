@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from mtrec_edge_compress.data.arrays import Arrays, FloatArray, IntArray, prior_features
 from mtrec_edge_compress.data.balance import sample_negatives
@@ -75,7 +76,7 @@ class Windows:
         return [domain for domain in self.arrays.domains if domain in labelled]
 
     def _of_user(self, user: int, domain: str, rng: np.random.Generator) -> list[Window]:
-        """Return the user's windows in the domain; the first is cut short at random, so that cuts move."""
+        """Return the user's windows in the domain that hold a label; the first is cut short at random: cuts move."""
         rows = self.train_rows(user)
         span = self.arrays.domains[domain]
         items = self.arrays.event_item[rows]
@@ -84,7 +85,14 @@ class Windows:
             return []
         first = int(rng.integers(1, self.targets + 1))
         cuts = [0, *range(first, len(mine), self.targets), len(mine)]
-        return [Window(user, domain, mine[a:b]) for a, b in pairwise(cuts)]
+        return [Window(user, domain, mine[a:b]) for a, b in pairwise(cuts) if self._labelled[mine[a:b]].any()]
+
+    @cached_property
+    def _labelled(self) -> npt.NDArray[np.bool_]:
+        """Return whether each event carries a label of any task."""
+        tasks = [task for task in self.arrays.tasks if task.source == "events"]
+        known: npt.NDArray[np.bool_] = np.any([~np.isnan(self.arrays.labels(task.name)) for task in tasks], axis=0)
+        return known
 
     def train_rows(self, user: int) -> IntArray:
         """Return the user's TRAIN events, oldest first."""

@@ -54,6 +54,8 @@ class Event:
         """Refuse an event with no item, with two, or with a value that is not a finite number."""
         if (self.item is None) == (self.text is None):
             raise InputError(f"event {self!r:.120}: give exactly one of item= (an id) and text=")
+        if not isinstance(self.item, str | None) or not isinstance(self.text, str | NewItem | None):
+            raise InputError(f"event {self!r:.120}: item is an id, text a text or a NewItem")
         if not all(name is None or isinstance(name, str) for name in (self.domain, self.behaviour)):
             raise InputError(f"event {self!r:.120}: domain and behaviour are names")
         value = self.value

@@ -67,6 +67,8 @@ CASES = {
     "value that is a list": (lambda r: Event("alien", value=[5]), r"event value \[5\] is not a finite number"),
     "value that is text": (lambda r: Event("alien", value="5"), "'5' is not a finite number"),
     "event of nothing": (lambda r: Event(behaviour="rate"), "exactly one of item="),
+    "item that is a list": (lambda r: r.rank([Event(["alien"])], task="movies.rating"), "item is an id"),
+    "event whose text is a number": (lambda r: Event(text=0), "text a text or a NewItem"),
     "event of two things": (lambda r: Event("alien", "text"), "exactly one of item="),
     "over-long text": (lambda r: r.encode([LONG]), "text of 20001 characters: at most 20000 are taken"),
     "over-long text to classify": (lambda r: r.classify(LONG, task="movies.genre"), "at most 20000"),

@@ -81,6 +81,13 @@ SOURCE_OF_KIND: dict[Kind, tuple[Source, ...]] = {
     Kind.MULTICLASS: ("items", "texts"),
     Kind.TOKEN: ("texts",),
 }
+HEADLINES: dict[Kind, tuple[str, ...]] = {  # metrics that may stand for a task; the first does, where it states none
+    Kind.REGRESSION: ("rmse", "mae"),
+    Kind.BINARY: ("auc", "gauc"),
+    Kind.MULTICLASS: ("macro_f1", "accuracy"),
+    Kind.TOKEN: ("span_f1",),
+}
+RANKED_HEADLINES = ("ndcg@10", "recall@10", "mrr")  # likewise, of a task that orders a catalogue
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,18 @@ class TaskSpec:
 
     def __post_init__(self) -> None:
         """Refuse a task whose parts contradict each other."""
+        self._check_label()
+        if self.metric and self.metric not in self._headlines():
+            raise DataError(
+                f"task {self.name}: metric {self.metric!r} cannot stand for it; write one of "
+                f"{', '.join(self._headlines())}, or leave it out"
+            )
+
+    def _headlines(self) -> tuple[str, ...]:
+        """Return the metrics that may stand for the task; the ranked ones need a catalogue that is ordered."""
+        return HEADLINES[self.kind] + (RANKED_HEADLINES if self.negatives else ())
+
+    def _check_label(self) -> None:
         try:
             self.device_task()
         except InputError as error:
@@ -119,6 +138,11 @@ class TaskSpec:
             raise DataError(f"task {self.name}: name the label column of {self.source}, e.g. column = 'category'")
         if self.kind is Kind.REGRESSION and (self.low is None or self.high is None or self.low >= self.high):
             raise DataError(f"task {self.name}: a regression task needs low < high, got {self.low} and {self.high}")
+        if self.kind is Kind.BINARY and self.positive_at is None and not self.negatives:
+            raise DataError(
+                f"task {self.name}: every event would be a positive; write positive_at (the least value that is "
+                "one), or negatives = true to learn against unobserved items"
+            )
         if not 0 <= self.weight < math.inf:
             raise DataError(f"task {self.name}: weight {self.weight} must be a number >= 0")
 
@@ -135,11 +159,8 @@ class TaskSpec:
     @property
     def headline(self) -> str:
         """The metric that stands for the task in tables."""
-        if self.metric:
-            return self.metric
-        if self.kind is Kind.BINARY:
-            return "ndcg@10" if self.negatives else "auc"
-        return {Kind.REGRESSION: "rmse", Kind.MULTICLASS: "macro_f1", Kind.TOKEN: "span_f1"}[self.kind]
+        own = RANKED_HEADLINES if self.negatives else HEADLINES[self.kind]
+        return self.metric or own[0]
 
     def row(self) -> dict[str, Any]:
         """Return the task as `dataset.toml` states it, without what is absent."""
