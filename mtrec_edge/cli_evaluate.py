@@ -61,7 +61,13 @@ def evaluate(
     from mtrec_edge_compress.systems_table import format_table
 
     files = dict(_domain_file(text) for text in domain_files)
+    if len(files) < len(domain_files):
+        raise click.UsageError("--domain-out: a domain is named twice")
     arrays = read_arrays(data)
+    known = dict.fromkeys(task.domain for task in arrays.tasks)
+    for domain in files:
+        if domain not in known:
+            raise click.UsageError(f"--domain-out {domain}: no task is of that domain; there are {', '.join(known)}")
     table = evaluate_bundles(
         bundles,
         arrays,

@@ -19,6 +19,8 @@ def test_no_budget_limits_nothing() -> None:
     assert size_reasons(0, 10**12) == ()
     assert speed_reasons(Budget(), latency_ms=1e6, speedup=None) == ()
     assert quality_reasons(Budget(), NOTHING, TASKS) == ()
+    worse = Kept(Shares({"movies.rating": -0.4}), Shares({"movies.rating": -0.4}))  # than chance
+    assert quality_reasons(Budget(), worse, TASKS) == ()
 
 
 def test_a_megabyte_is_a_million_bytes() -> None:

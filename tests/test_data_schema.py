@@ -112,6 +112,11 @@ def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
         ({"name": "a.b", "kind": "binary", "source": "items", "column": "c"}, "takes its label from events"),
         ({"name": "ab", "kind": "binary", "source": "events", "behaviours": ["x"]}, "write it as domain.signal"),
         ({"name": "a.b", "kind": "regression", "source": "events", "behaviours": ["x"]}, "needs low < high"),
+        (
+            {"name": "a.b", "kind": "regression", "source": "events", "behaviours": ["x"], "low": 1.0, "high": 5.0}
+            | {"negatives": True},
+            "negatives and positive_at belong to binary tasks, this is regression",
+        ),
         ({"name": "a.b", "kind": "binary", "source": "events", "behaviours": ["x"]}, "every event would be a positive"),
         (
             {"name": "a.b", "kind": "binary", "source": "events", "behaviours": ["x"], "positive_at": 1.0}

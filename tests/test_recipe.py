@@ -98,6 +98,9 @@ def test_a_wrong_type_is_told(tmp_path: Path, text: str, message: str) -> None:
         ("[budget]\nmax_mb = -1\n", r"budget\.max_mb = -1\.0: write a number from 0\.0"),
         ("[budget]\nretention_worst = 98\n", r"budget\.retention_worst = 98\.0: write a number from 0\.0 to 1\.0"),
         ('[budget.max_drop]\n"a.b" = 1.5\n', r"budget\.max_drop\.a\.b = 1\.5: write a number from 0\.0 to 1\.0"),
+        ("[prune.heal]\nweighting = 'dwa'\n", r"prune\.heal\.weighting = 'dwa': only a teacher's losses are"),
+        ("[distill.tasks]\nweighting = 'pcgrad'\n", r"distill\.tasks\.weighting = 'pcgrad': only a teacher's"),
+        ("[teacher.training]\nweight_decay = -1\n", r"weight_decay = -1\.0: write a number from 0"),
         ('[teacher.training]\ntrackers = ["mlflow"]\n', r"tracker 'mlflow' is unknown; write tensorboard or wandb"),
     ],
 )

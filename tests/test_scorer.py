@@ -1,10 +1,12 @@
 """What the ranker is shown of a user: the latest events, and what users did with them and the candidates together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tiny_training import tiny_arrays
 
-from mtrec_edge_compress.data.arrays import FloatArray, History
+from mtrec_edge_compress.data.arrays import FloatArray, History, build_arrays
 from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.encoding import Encoded
 from mtrec_edge_compress.scorer import RankInputs, VectorScorer
@@ -22,6 +24,18 @@ def nothing(inputs: RankInputs) -> dict[str, FloatArray]:
 def scorer(longest: int = 3) -> VectorScorer:
     vectors = np.eye(ITEMS, 4, dtype=np.float32)
     return VectorScorer(tiny_arrays(), Encoded(vectors, {}, {}), nothing, longest, NEXT)
+
+
+def test_a_word_that_was_cut_is_outside_every_span() -> None:
+    """Its logits are 0, which is not a vote for the first label; the device says O, too."""
+    known = tiny_arrays()
+    task = replace(known.task("products.tags"), labels=("B-brand", "I-brand", "O"))
+    arrays = build_arrays(replace(known.dataset, tasks=(task,)))
+    logits = np.zeros((2, len(task.labels)), np.float32)
+    logits[0, 1] = 1.0
+    encoded = Encoded(np.eye(ITEMS, 4, dtype=np.float32), {}, {task.name: {ITEMS: logits}})
+    found = VectorScorer(arrays, encoded, nothing, 3, NEXT).tags(task.name, np.array([0]))
+    assert found == [["I-brand", "O"]]
 
 
 @pytest.mark.parametrize("rows", [slice(0, 30), np.array([7, 3, 7])])

@@ -71,5 +71,6 @@ def test_a_student_that_needs_pruning_to_fit_stays_pruned(limit: Budget, stays: 
 def test_the_shortfall_is_that_of_the_worst_missed_limit() -> None:
     kept = Kept(Shares({"movies.like": 0.97}), Shares({"movies.like": 0.93, "movies.genre": 0.8}))
     assert shortfall(Budget(), kept) == 0
+    assert shortfall(Budget(), Kept(Shares({"movies.rating": -0.4}), Shares({}))) == 0
     assert shortfall(Budget(max_drop={"movies.like": 0.02}), kept) == pytest.approx(0.05)
     assert shortfall(Budget(max_drop={"movies.like": 0.02}, retention_worst=0.9), kept) == pytest.approx(0.1)

@@ -172,6 +172,11 @@ class BatchSource:
         return np.union1d(labelled, self._co_consumption.rows) if self.with_company else labelled
 
     @property
+    def _texts_a_step(self) -> int:
+        """How many labelled texts a step reads, over every process; none of them twice."""
+        return max(min(self.settings.texts, len(self._pool)), 1)
+
+    @property
     def _mine(self) -> slice:
         """This process's share of anything listed for all processes."""
         return slice(self.rank, None, self.world)
@@ -182,7 +187,7 @@ class BatchSource:
 
     def passes(self, epoch: int) -> float:
         """Return how often the epoch draws each labelled text, 0 where there is none."""
-        return self.steps(epoch) * self.settings.texts / len(self._pool) if len(self._pool) else 0.0
+        return self.steps(epoch) * self._texts_a_step / len(self._pool) if len(self._pool) else 0.0
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield this process's part of the epoch's batches, from batch `start` on."""
@@ -195,7 +200,7 @@ class BatchSource:
         rng = np.random.default_rng((self.seed, epoch))
         temperature = self.settings.domain_temperature
         groups = self._windows.groups(rng, self.settings.users, temperature=temperature) if self.with_pairs else []
-        size, pool = self.settings.texts, self._pool
+        size, pool = self._texts_a_step, self._pool
         draws = len(groups) * size if groups else math.ceil(self.text_passes * len(pool))
         rounds = -(-draws // len(pool)) if len(pool) else 0
         order = np.concatenate([pool[:0], *(rng.permutation(pool) for _ in range(rounds))])[:draws]

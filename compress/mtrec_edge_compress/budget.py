@@ -77,12 +77,12 @@ def _drop_reasons(budget: Budget, kept: Kept, tasks: Sequence[TaskSpec]) -> Iter
 
 
 def _retention_reasons(budget: Budget, shares: Shares, where: str) -> Iterator[str]:
-    if shares.mean < budget.retention_mean:
+    if budget.retention_mean and shares.mean < budget.retention_mean:
         yield (
             f"{where} INT8 fast keeps {shares.mean:.2%} of the teacher, the mean of {len(shares.tasks)} tasks (limit "
             f"{budget.retention_mean:.2%}); {QUALITY_STEP}"
         )
-    if shares.worst < budget.retention_worst:
+    if budget.retention_worst and shares.worst < budget.retention_worst:
         worst = min(shares.tasks, key=shares.tasks.__getitem__)
         yield (
             f"{worst}: {where} INT8 fast keeps {shares.worst:.2%} of the teacher, the least of all tasks (limit "

@@ -72,8 +72,9 @@ def _least_loss(arrays: Arrays, task: TaskSpec, reference: Encoded, other: Encod
             0
         ]
     truth, first, second = (np.concatenate(part) for part in (true, before, after))
+    measure = metrics.accuracy if task.headline == "accuracy" else metrics.macro_f1
     return resampled_interval(
-        lambda rows: _loss(metrics.macro_f1(first[rows], truth[rows]), metrics.macro_f1(second[rows], truth[rows])),
+        lambda rows: _loss(measure(first[rows], truth[rows]), measure(second[rows], truth[rows])),
         np.arange(len(judged)),
     )[0]
 

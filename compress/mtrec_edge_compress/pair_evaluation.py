@@ -155,7 +155,7 @@ class _Ranked:
     """Collect one ranked task's values, user by user."""
 
     def __init__(self, users: int, popularity: IntArray, cold: Bools) -> None:
-        names = (f"ndcg@{K}", f"recall@{K}", "mrr", f"cold_ndcg@{K}", "cold_auc")
+        names = (f"ndcg@{K}", f"recall@{K}", "mrr", f"cold_ndcg@{K}", f"cold_recall@{K}", "cold_mrr", "cold_auc")
         self.per_user = {name: np.full(users, np.nan) for name in names}
         self.popularity = popularity
         self.kinds = _item_kinds(popularity, cold)
@@ -185,6 +185,7 @@ class _Ranked:
             ranks = metrics.average_ranks(visit.order[self.cold], relevant)
             cold_auc = metrics.rank_auc(ranks, len(self.cold))
             self._set(visit.user, {f"cold_ndcg@{K}": metrics.ndcg(ranks, K), "cold_auc": cold_auc})
+            self._set(visit.user, {f"cold_recall@{K}": metrics.recall(ranks, K), "cold_mrr": metrics.mrr(ranks)})
             self.cold_relevant += len(relevant)
 
     def _set(self, user: int, values: dict[str, float]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from mtrec_edge_compress.span import Count, Positive, Ranged, Share, Span, within
-from mtrec_edge_compress.training_settings import Training
+from mtrec_edge_compress.training_settings import Training, only_static
 from mtrec_edge_runtime.errors import RecipeError
 
 
@@ -149,6 +149,12 @@ class Distill(Ranged):
     own_windows: Share = 0.0  # share of a step's windows read in the student's own vectors, made once a pass
     temperature: Annotated[float, 0.1, 100.0] = 2.0  # of multiclass and token soft targets
 
+    def __post_init__(self) -> None:
+        """Refuse what no phase of a student reads."""
+        super().__post_init__()
+        only_static("distill.represent", self.represent)
+        only_static("distill.tasks", self.tasks)
+
 
 @dataclass(frozen=True)
 class Prune(Ranged):
@@ -162,6 +168,12 @@ class Prune(Ranged):
     importance_steps: Count = 20  # batches whose gradients make the importance
     heal: Training = field(default_factory=Training)  # texts only, after each round
     tasks: Training = field(default_factory=Training)  # texts and pairs, after the last
+
+    def __post_init__(self) -> None:
+        """Refuse what no phase of a student reads."""
+        super().__post_init__()
+        only_static("prune.heal", self.heal)
+        only_static("prune.tasks", self.tasks)
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def _names(key: str) -> list[str]:
 def _override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise RecipeError(f"--set {override!r}: write it as key=value, e.g. --set student.layers=2")
+        raise RecipeError(f"{override!r}: write it as key=value, e.g. teacher.alignment=2")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -167,7 +167,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
     try:
         _put(tree, key, value)
     except RecipeError as error:
-        raise RecipeError(f"--set {override!r}: {error}") from error
+        raise RecipeError(f"{override!r}: {error}") from error
 
 
 def _put(tree: dict[str, Any], key: str, value: object) -> None:

@@ -65,10 +65,11 @@ class VectorScorer:
         return self.encoded.logits[task][rows + shift]
 
     def tags(self, task: str, rows: IntArray) -> list[list[str]]:
-        """Return one label a word of a token task; a word that was cut gets the first label."""
+        """Return one label a word of a token task; a word that was cut, whose logits are 0, gets O as on the device."""
         labels, shift = self.arrays.task(task).labels, len(self.arrays.item_ids)
-        found = self.encoded.word_logits[task]
-        return [[labels[best] for best in found[int(row) + shift].argmax(-1)] for row in rows]
+        outside = labels.index("O") if "O" in labels else 0
+        found = [self.encoded.word_logits[task][int(row) + shift] for row in rows]
+        return [[labels[best] for best in np.where(logits.any(-1), logits.argmax(-1), outside)] for logits in found]
 
 
 def torch_ranker(model: MultiTaskModel) -> RankFunction:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mtrec_edge_compress.data.arrays import Arrays
+from mtrec_edge_compress.ledger import dataset_info
 from mtrec_edge_runtime.errors import InputError
-from mtrec_edge_runtime.results import DatasetInfo, Measured, Result, new_result, write_result, write_samples
+from mtrec_edge_runtime.results import Measured, Result, new_result, write_result, write_samples
 
 
 def write_systems(path: Path, table: dict[str, Any], arrays: Arrays, *, command: Sequence[str]) -> None:
@@ -69,13 +70,11 @@ def _cells(table: dict[str, Any]) -> Iterator[tuple[str, str, str, Measured]]:
 
 
 def _result(table: dict[str, Any], arrays: Arrays, *, name: str, command: Sequence[str]) -> Result:
-    counts = {"users": len(arrays.user_ids), "items": len(arrays.item_ids), "events": len(arrays.event_item)}
-    dataset = DatasetInfo(name=arrays.dataset.name, split_hash=arrays.dataset.split_hash, counts=counts)
     result = new_result(
         name,
         command=command,
         seeds=[table["seed"] if seed is None else seed for seed in table["seeds"]],
-        dataset=dataset,
+        dataset=dataset_info(arrays),
     )
     users = table["users_per_domain"]
     result["notes"] = [

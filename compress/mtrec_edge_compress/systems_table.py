@@ -19,6 +19,7 @@ PER_USER = {  # what is paired in a metric's place
     "auc": "user_auc",
     "gauc": "user_auc",
     "macro_f1": "correct",
+    "accuracy": "correct",
     "span_f1": "text_f1",
 }
 

@@ -1,5 +1,6 @@
 """`teacher`: fine-tune the BERT multi-task teacher."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -118,12 +119,14 @@ def task_weights(recipe: Recipe, arrays: Arrays) -> dict[str, float]:
     """Return every task's lambda: the recipe's, else the dataset's.
 
     Raises:
-        RecipeError: the recipe weighs a task that the dataset does not have.
+        RecipeError: the recipe weighs a task that the dataset does not have, or weighs one below 0.
     """
     known = {task.name: task.weight for task in arrays.tasks}
     for name in recipe.weights:
         if name not in known:
             raise RecipeError(f"weights.{name}: the dataset has no such task; it has {', '.join(known)}")
+        if not 0 <= recipe.weights[name] < math.inf:
+            raise RecipeError(f"weights.{name} = {recipe.weights[name]}: write a number >= 0")
     return {**known, **recipe.weights}
 
 

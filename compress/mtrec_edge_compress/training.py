@@ -70,7 +70,8 @@ def fit(
         learner: what turns a batch into losses.
         source: where batches come from.
         settings: epochs, rates and the rest.
-        folder: checkpoints (`state/`, `best/`, `progress.json`, `validation.json`); a run found there is resumed.
+        folder: checkpoints (`state-EPOCH-STEP/`, `best/`, `progress.json`, `validation.json`); a run found there is
+            resumed.
         validate: called after each epoch; without it, or where its score is nan, the last epoch is kept.
         device: `auto` takes CUDA where there is one.
         label: shown by the progress bar.
@@ -282,7 +283,7 @@ class _Run:
             self.progress.best, self.progress.stale = 0.0 if unknown else metrics["score"], 0
             if self.accelerator.is_main_process:
                 self.learner.save(self.folder / "best")
-                (self.folder / "validation.json").write_text(json.dumps(metrics))
+                write_whole(self.folder / "validation.json", json.dumps(metrics))
         else:
             self.progress.stale += 1
         exhausted = self.progress.stale >= self.settings.patience or self.progress.tasks.all_stopped

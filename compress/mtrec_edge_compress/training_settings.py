@@ -26,7 +26,7 @@ class Training(Ranged):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: Annotated[float, 1e-9, 1e3] = 5e-5  # of the text backbone
     head_learning_rate: Annotated[float, 1e-9, 1e3] = 1e-3  # of everything else
-    weight_decay: float = 0.01
+    weight_decay: Annotated[float, 0.0, 1e3] = 0.01
     warmup: Share = 0.1  # share of all steps
     clip: Annotated[float, 1e-9, 1e3] = 1.0  # greatest gradient norm
     accumulation: Count = 1  # steps whose gradients are added before an update
@@ -44,3 +44,9 @@ class Training(Ranged):
         for tracker in self.trackers:
             if tracker not in ("tensorboard", "wandb"):
                 raise RecipeError(f"tracker {tracker!r} is unknown; write tensorboard or wandb")
+
+
+def only_static(table: str, training: Training) -> None:
+    """Raise RecipeError where a phase of a student asks to weigh its losses anew: its weights are the recipe's."""
+    if training.weighting != "static":
+        raise RecipeError(f"{table}.weighting = {training.weighting!r}: only a teacher's losses are weighed anew")

@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from torch import Tensor
 from tqdm import tqdm
 
+from mtrec_edge_compress.checkpoint import model_hash
 from mtrec_edge_compress.data.arrays import LAYOUT, Arrays, read_arrays
 from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.job import COLLABORATION, Job
@@ -144,6 +145,7 @@ def _identity(search: _Search) -> dict[str, Any]:
     return {
         "data": search.arrays.dataset.content_hash(),
         "layout": LAYOUT,
+        "encoder": model_hash(search.recipe.teacher.encoder),
         **{name: settings[name] for name in JUDGED_BY},
         "search": settings["tune"]["search"],
     }

@@ -50,7 +50,8 @@ def shortfall(budget: Budget, kept: Kept) -> float:
     missed = [0.0]
     for shares in (kept.seen.tasks, kept.unseen.tasks):
         missed += [(1 - limit) - shares[name] for name, limit in budget.max_drop.items() if name in shares]
-        missed += [budget.retention_worst - share for share in shares.values()]
+        if budget.retention_worst:
+            missed += [budget.retention_worst - share for share in shares.values()]
     return max(missed)
 
 

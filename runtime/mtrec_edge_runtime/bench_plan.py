@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mtrec_edge_runtime.bench_cell import Cell
+from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.machine import usable_cores
 from mtrec_edge_runtime.manifest import Manifest, Profile
 from mtrec_edge_runtime.timing import Sampling
@@ -37,6 +38,9 @@ def plan_cells(bundle: Path, manifest: Manifest, *, against: Sequence[Path], pro
     """Return the cells of one bundle: encoding, ranking, memory, other encoders."""
     where, sampling, cores = str(bundle), protocol.sampling, usable_cores()
     lengths = [tokens for tokens in protocol.tokens if tokens <= manifest.input.max_tokens]
+    if not lengths:
+        asked = ", ".join(map(str, protocol.tokens))
+        raise InputError(f"{bundle} reads {manifest.input.max_tokens} tokens, none of the lengths asked for: {asked}")
     domains = sorted({task.domain for task in manifest.tasks if task.pairwise} & manifest.domains.keys())
     cells = [
         Cell("encode", where, profile, threads, batch, tokens, sampling=sampling)

@@ -74,6 +74,11 @@ def test_the_grid_stops_at_what_the_bundle_accepts() -> None:
     assert {cell.domain for cell in cells if cell.kind == "rank"} == {t.domain for t in manifest.tasks if t.pairwise}
 
 
+def test_lengths_that_no_bundle_reads_are_told() -> None:
+    with pytest.raises(InputError, match=r"tokens, none of the lengths asked for: 4096"):
+        plan_cells(BUNDLE, read_manifest(BUNDLE), against=(), protocol=Protocol(tokens=(4096,)))
+
+
 def test_every_cell_has_ordered_percentiles(measured: Result) -> None:
     timed = [cell for cell in measured["cells"] if cell["kind"] in ("encode", "rank", "against")]
     assert timed

@@ -138,6 +138,8 @@ class TaskSpec:
             raise DataError(f"task {self.name}: name the label column of {self.source}, e.g. column = 'category'")
         if self.kind is Kind.REGRESSION and (self.low is None or self.high is None or self.low >= self.high):
             raise DataError(f"task {self.name}: a regression task needs low < high, got {self.low} and {self.high}")
+        if self.kind is not Kind.BINARY and (self.negatives or self.positive_at is not None):
+            raise DataError(f"task {self.name}: negatives and positive_at belong to binary tasks, this is {self.kind}")
         if self.kind is Kind.BINARY and self.positive_at is None and not self.negatives:
             raise DataError(
                 f"task {self.name}: every event would be a positive; write positive_at (the least value that is "
