@@ -7,6 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEVICE := build/device
 BUNDLE ?= work/bundle
+RESULT ?= work/latency.json  # where the measurement goes; what is published lies in benchmarks/results
 AGAINST ?=  # ONNX encoder measured beside the bundle, e.g. the FP32 teacher's
 
 .PHONY: quickstart test check format device bench tables clean
@@ -41,7 +42,7 @@ device:
 	$(DEVICE)/venv/bin/pytest tests/device --confcutdir=tests/device
 
 bench: $(READY)
-	$(BIN)/mtrec-edge bench $(BUNDLE) $(addprefix --against ,$(AGAINST)) --json benchmarks/results/latency.json
+	$(BIN)/mtrec-edge bench $(BUNDLE) $(addprefix --against ,$(AGAINST)) --json $(RESULT)
 
 tables: $(READY)
 	$(BIN)/python benchmarks/make_tables.py

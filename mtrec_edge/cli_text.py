@@ -28,7 +28,7 @@ history_option = click.option(
     "history_ids",
     multiple=True,
     metavar="ID[=VALUE]",
-    help="An item the user met, oldest first, with the user's rating if any; may repeat.",
+    help="An item the user met, oldest first, with the user's rating if any; may repeat. None at all: a first visit.",
 )
 history_text_option = click.option(
     "--history-text",

@@ -17,11 +17,13 @@ FLAGS = (
     "avx2",
     "avx512f",
     "avx512_vnni",
+    "avx512_bf16",
     "avx_vnni",
     "amx_int8",
     "amx_bf16",
     "asimd",
     "asimddp",
+    "bf16",
     "i8mm",
     "sve",
 )
