@@ -18,6 +18,7 @@ from mtrec_edge_compress.control import run_control
 from mtrec_edge_compress.control_report import format_control
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.data.schema import TaskSpec
+from mtrec_edge_compress.fusion import word_rows
 from mtrec_edge_compress.recipe import Model, Recipe
 from mtrec_edge_compress.recipe_file import read_recipe
 from mtrec_edge_compress.teacher import check_given
@@ -200,14 +201,17 @@ def test_a_teacher_of_other_tasks_is_told(place: Path, tmp_path: Path) -> None:
 )
 def test_a_given_teacher_of_another_shape_is_told(changes: dict[str, int], message: str) -> None:
     arrays, model = tiny_arrays(), tiny_teacher(tiny_arrays())
-    recipe = Recipe(name="r", model=Model(max_history=model.max_history))
-    check_given(model, Path("t"), recipe, arrays)
+    recipe, words = Recipe(name="r", model=Model(max_history=model.max_history)), word_rows(model)
+    for others in (words + 1, words - 2000):
+        with pytest.raises(StageError, match=r"the encoder's vocabulary .*it was trained from with --encoder"):
+            check_given(model, Path("t"), recipe, arrays, words=others)
+    check_given(model, Path("t"), recipe, arrays, words=words)
     model.shape = replace(model.shape, **changes)
     with pytest.raises(StageError, match=message):
-        check_given(model, Path("t"), recipe, arrays)
+        check_given(model, Path("t"), recipe, arrays, words=words)
     model.shape, model.tasks = tiny_teacher(arrays).shape, model.tasks[::-1]
     with pytest.raises(StageError, match="in another order or more than the dataset has"):
-        check_given(model, Path("t"), recipe, arrays)
+        check_given(model, Path("t"), recipe, arrays, words=words)
 
 
 def test_an_unknown_detached_task_is_told_before_anything_is_trained(place: Path) -> None:

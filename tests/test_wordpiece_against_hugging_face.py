@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import BertTokenizerFast
 
+from mtrec_edge_compress.tokens import open_tokenizer, words_known
 from mtrec_edge_runtime.tokenizer import MAX_WORD_CHARACTERS, WordPiece
 
 TRICKY = [
@@ -184,3 +185,20 @@ def test_given_words_keep_their_pieces(ours: WordPiece, reference: BertTokenizer
 def test_long_words_are_unknown_as_in_the_reference(ours: WordPiece, reference: BertTokenizerFast) -> None:
     for length in (MAX_WORD_CHARACTERS - 1, MAX_WORD_CHARACTERS, MAX_WORD_CHARACTERS + 1):
         assert_equal(ours, reference, ["b" * length, "é" * length, f"{'c' * length} d", f"e{'漢' * length}"])
+
+
+def test_a_tokenizer_whose_words_begin_with_a_space_reads_words_one_by_one(tmp_path: Path) -> None:
+    """RoBERTa's refuses split words without `add_prefix_space`; each word then has the pieces it has in a sentence."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import RobertaConfig, RobertaTokenizerFast
+
+    trained = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trained.train_from_iterator(["red running shoes", "blue shoes for running"], vocab_size=300, special_tokens=special)
+    trained.save_model(str(tmp_path))
+    RobertaTokenizerFast(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt")).save_pretrained(tmp_path)
+    RobertaConfig(vocab_size=300).save_pretrained(tmp_path)
+    tokenizer = open_tokenizer(str(tmp_path))
+    ids, first = tokenizer.encode_words(["red", "shoes"], max_tokens=16)
+    assert ids == tokenizer.encode(" red shoes", max_tokens=16) and 0 < first[0] < first[1]
+    assert words_known(tokenizer) >= 261

@@ -30,7 +30,7 @@ from mtrec_edge_compress.run_options import RunOptions
 from mtrec_edge_compress.scorer import torch_ranker
 from mtrec_edge_compress.stages import Made, collaborate
 from mtrec_edge_compress.teacher import check_detached, check_given, task_weights, teacher_batches, train_teacher
-from mtrec_edge_compress.tokens import Tokens
+from mtrec_edge_compress.tokens import Tokens, open_tokenizer, words_known
 from mtrec_edge_runtime.errors import InputError
 
 Settings = dict[str, Any]  # what a training depends on
@@ -110,7 +110,7 @@ def _multi(job: Job, folder: Path) -> Made:
     if not job.teachers:
         return _learn(job, job, folder, label="multi")
     model = load_model(job.teachers[0])
-    check_given(model, job.teachers[0], job.recipe, job.arrays)
+    check_given(model, job.teachers[0], job.recipe, job.arrays, words=words_known(open_tokenizer(job.encoder)))
     return _judge(job, job, model, "multi")
 
 

@@ -35,7 +35,7 @@ def check_alike(teachers: Sequence[MultiTaskModel], names: Sequence[str]) -> Non
     for teacher, name in zip(teachers[1:], names[1:], strict=True):
         differing = {
             "tasks": ([_question(task) for task in first.tasks], [_question(task) for task in teacher.tasks]),
-            "tokens in the vocabulary": (_vocabulary(first), _vocabulary(teacher)),
+            "tokens in the vocabulary": (word_rows(first), word_rows(teacher)),
             "events of a history": (first.shape.max_history, teacher.shape.max_history),
             "behaviours": (first.shape.behaviours, teacher.shape.behaviours),
         }
@@ -52,7 +52,8 @@ def _question(task: TaskSpec) -> str:
     return f"{task.name} ({task.kind.value}{labels}{', ranked' if task.negatives else ''})"
 
 
-def _vocabulary(model: MultiTaskModel) -> int:
+def word_rows(model: MultiTaskModel) -> int:
+    """Return how many tokens a model has a vector for."""
     backbone: Any = model.text.backbone
     return int(backbone.get_input_embeddings().weight.shape[0])
 

@@ -51,7 +51,7 @@ from mtrec_edge_compress.stages import (
     verify_graphs,
 )
 from mtrec_edge_compress.teacher import small_random_bert
-from mtrec_edge_compress.unlabelled import file_hash
+from mtrec_edge_compress.unlabelled import check_files, file_hash
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.integrity import hash_file
 from mtrec_edge_runtime.manifest import FORMAT, Manifest, read_manifest
@@ -131,6 +131,7 @@ def check_run(recipe: Recipe, arrays: Arrays, out: Path) -> None:
     if not any(task.source == "events" for task in arrays.tasks):
         raise StageError("the dataset has no regression or binary task, so there is nothing to rank; add one")
     check_budget(recipe.budget, arrays.tasks)
+    check_files(recipe.augment.unlabelled)
 
 
 def run_through(job: Job, settings: Settings, stages: Sequence[StageOf]) -> None:

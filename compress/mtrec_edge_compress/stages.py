@@ -46,7 +46,7 @@ from mtrec_edge_compress.student_learner import compact_backbone, student_learne
 from mtrec_edge_compress.student_training import StudentTraining
 from mtrec_edge_compress.teacher import check_given, teacher_batches, train_teacher
 from mtrec_edge_compress.text_labels import TextLabels
-from mtrec_edge_compress.tokens import open_tokenizer, vocabulary_of
+from mtrec_edge_compress.tokens import open_tokenizer, vocabulary_of, words_known
 from mtrec_edge_compress.unlabelled import read_unlabelled
 from mtrec_edge_compress.untaught import train_untaught
 from mtrec_edge_compress.verify import INT8_STAGES, Verdict, verify
@@ -74,7 +74,7 @@ def teach(job: Job, folder: Path) -> Made:
     pooled = None
     if job.teachers:
         model = load_model(job.teachers[0])
-        check_given(model, job.teachers[0], job.recipe, job.arrays)
+        check_given(model, job.teachers[0], job.recipe, job.arrays, words=words_known(open_tokenizer(job.encoder)))
     else:
         trained = train_teacher(
             job.recipe,

@@ -15,6 +15,7 @@ from mtrec_edge_compress.checkpoint import without_pooler
 from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.device import Device
+from mtrec_edge_compress.fusion import word_rows
 from mtrec_edge_compress.learner import ALIGNMENT, Learner
 from mtrec_edge_compress.model import ModelShape, MultiTaskModel
 from mtrec_edge_compress.pair_learner import centre_outputs
@@ -25,6 +26,8 @@ from mtrec_edge_compress.training import Validate, fit
 from mtrec_edge_compress.vocabulary import word_vocabulary
 from mtrec_edge_compress.weighting import TaskWeighting
 from mtrec_edge_runtime.errors import RecipeError, StageError
+
+MOST_UNUSED_WORDS = 1024  # tables of words are padded to round sizes, or hold some that no tokenizer gives
 
 
 def small_random_bert(recipe: Recipe, arrays: Arrays, folder: Path) -> str:
@@ -138,8 +141,11 @@ def check_detached(recipe: Recipe, arrays: Arrays) -> None:
             raise RecipeError(f"teacher.detached: the dataset has no task {name!r}; it has {', '.join(known)}")
 
 
-def check_given(model: MultiTaskModel, path: Path, recipe: Recipe, arrays: Arrays) -> None:
-    """Raise StageError, naming what differs, unless a trained teacher answers this dataset's questions."""
+def check_given(model: MultiTaskModel, path: Path, recipe: Recipe, arrays: Arrays, *, words: int) -> None:
+    """Raise StageError, naming what differs, unless a trained teacher answers this dataset's questions.
+
+    `words` is the size of the vocabulary that texts are read with.
+    """
     learnt = [task.device_task() for task in model.tasks]
     asked = [task.device_task() for task in arrays.tasks]
     missing = [task.name for task in asked if task not in learnt]
@@ -152,6 +158,11 @@ def check_given(model: MultiTaskModel, path: Path, recipe: Recipe, arrays: Array
         differing = f"knows {model.shape.behaviours} behaviours, the dataset has {len(arrays.behaviours)}"
     elif model.max_history < recipe.model.max_history:
         differing = f"reads {model.max_history} events, model.max_history = {recipe.model.max_history} asks for more"
+    elif not words <= (known := word_rows(model)) < words + MOST_UNUSED_WORDS:
+        raise StageError(
+            f"the teacher {path} knows {known:,} words, the encoder's vocabulary {words:,}; the next step: name the "
+            "one it was trained from with --encoder (a run that made its own keeps it in its work folder)"
+        )
     if differing:
         raise StageError(
             f"the teacher {path} {differing}; the next step: give a teacher of this dataset and recipe, or leave "

@@ -35,7 +35,13 @@ class HubTokenizer:
     """Any fast `transformers` tokenizer behind the two calls of `Tokenizer`."""
 
     def __init__(self, encoder: str) -> None:
-        self._tokenizer = AutoTokenizer.from_pretrained(encoder, use_fast=True)
+        self._tokenizer = self._of_words = AutoTokenizer.from_pretrained(encoder, use_fast=True)
+        if hasattr(self._tokenizer, "add_prefix_space"):  # RoBERTa's kind: a word begins with the space before it
+            self._of_words = AutoTokenizer.from_pretrained(encoder, use_fast=True, add_prefix_space=True)
+
+    def __len__(self) -> int:
+        """Return how many tokens the vocabulary has."""
+        return len(self._tokenizer)
 
     def encode(self, text: str, *, max_tokens: int) -> list[int]:
         """Return ids with the special tokens; "[SEP]" in a text is plain text."""
@@ -46,7 +52,7 @@ class HubTokenizer:
 
     def encode_words(self, words: Sequence[str], *, max_tokens: int) -> tuple[list[int], list[int]]:
         """Return ids and each word's first position, -1 for a word that was cut."""
-        encoded = self._tokenizer(
+        encoded = self._of_words(
             list(words), is_split_into_words=True, truncation=True, max_length=max_tokens, split_special_tokens=True
         )
         first = [-1] * len(words)
@@ -54,6 +60,14 @@ class HubTokenizer:
             if word is not None:
                 first[word] = position
         return encoded["input_ids"], first
+
+
+def words_known(tokenizer: Tokenizer) -> int:
+    """Return how many tokens a tokenizer's vocabulary has."""
+    if isinstance(tokenizer, WordPiece):
+        return len(tokenizer.vocab)
+    assert isinstance(tokenizer, HubTokenizer)
+    return len(tokenizer)
 
 
 def open_tokenizer(encoder: str) -> Tokenizer:

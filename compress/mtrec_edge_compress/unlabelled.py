@@ -21,6 +21,7 @@ def read_unlabelled(paths: Sequence[str], *, most: int, seed: int) -> tuple[str,
     Raises:
         DataError: a file is missing, is no UTF-8 text, or holds no text.
     """
+    check_files(paths)
     found: dict[str, None] = {}
     for path in paths:
         before = len(found)
@@ -34,9 +35,16 @@ def read_unlabelled(paths: Sequence[str], *, most: int, seed: int) -> tuple[str,
     return tuple(dict.fromkeys(text for text in cleaned if text))
 
 
+def check_files(paths: Sequence[str]) -> None:
+    """Raise DataError where there is no such file."""
+    for path in paths:
+        if not Path(path).is_file():
+            raise DataError(f"there is no file {path} of unlabelled texts; the next step: name one that is there")
+
+
 def file_hash(path: str) -> str:
-    """Return the SHA-256 of a file's content, "" when there is none: `read_unlabelled` says so."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if Path(path).is_file() else ""
+    """Return the SHA-256 of a file's content."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -45,10 +53,6 @@ def _lines(path: Path) -> Iterator[str]:
             for line in file:
                 if text := line[:MAX_CHARACTERS].strip():
                     yield text
-    except FileNotFoundError as error:
-        raise DataError(
-            f"there is no file {path} of unlabelled texts; the next step: name one that is there"
-        ) from error
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, IsADirectoryError) as error:
         raise DataError(
             f"{path} is no readable text file ({error}); the next step: one text a line in UTF-8, .txt or .txt.gz"
