@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +64,29 @@ def bench(
     protocol = protocol or Protocol()
     manifests = {bundle: read_manifest(bundle) for bundle in bundles}
     result = new_result("bench", command=command, seeds=[0], dataset=_dataset(list(manifests.values())))
-    result["bundles"] = [_about(bundle, manifest) for bundle, manifest in manifests.items()]
+    names = bundle_names(manifests)
+    result["bundles"] = [_about(bundle, manifest) | {"name": names[bundle]} for bundle, manifest in manifests.items()]
     cells: list[dict[str, Any]] = []
     for bundle, manifest in manifests.items():
         for cell in plan_cells(bundle, manifest, against=against, protocol=protocol):
             tell(describe(cell))
-            cells.append(_measure(cell, protocol) | {"name": manifest.name})
+            cells.append(_measure(cell, protocol) | {"name": names[bundle]})
         if start := _first_request(bundle, manifest):
             for profile in manifest.profiles:
-                tell(f"{manifest.name}: cold start, {profile}")
-                cells.append(_cold_start(bundle, profile, start, protocol.starts) | {"name": manifest.name})
+                tell(f"{names[bundle]}: cold start, {profile}")
+                cells.append(_cold_start(bundle, profile, start, protocol.starts) | {"name": names[bundle]})
     _add_own_core(cells)
     result["cells"] = cells
     return result
+
+
+def bundle_names(manifests: Mapping[Path, Manifest]) -> dict[Path, str]:
+    """Return what each bundle is called in the result: its name, where several have it with the folder as given."""
+    shared = Counter(manifest.name for manifest in manifests.values())
+    return {
+        path: manifest.name if shared[manifest.name] == 1 else f"{manifest.name} ({path})"
+        for path, manifest in manifests.items()
+    }
 
 
 def write_bench(path: Path, result: Result) -> None:
@@ -167,7 +178,6 @@ def _first_request(bundle: Path, manifest: Manifest) -> tuple[str, str] | None:
 def _about(bundle: Path, manifest: Manifest) -> dict[str, Any]:
     size = sum(entry.size for entry in manifest.files.values())
     return {
-        "name": manifest.name,
         "manifest_sha256": hash_file(bundle / "manifest.json").sha256,
         "size_bytes": size + (bundle / "manifest.json").stat().st_size,
         "certified": manifest.certified,

@@ -2,12 +2,13 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mtrec_edge_runtime.bench import bench, write_bench
+from mtrec_edge_runtime.bench import bench, bundle_names, write_bench
 from mtrec_edge_runtime.bench_cell import text_of_length
 from mtrec_edge_runtime.bench_plan import QUICK, Protocol, plan_cells
 from mtrec_edge_runtime.errors import InputError, StageError
@@ -72,6 +73,17 @@ def test_the_grid_stops_at_what_the_bundle_accepts() -> None:
         tokens for tokens in (8, 16, 32, 64, 128) if tokens <= manifest.input.max_tokens
     }
     assert {cell.domain for cell in cells if cell.kind == "rank"} == {t.domain for t in manifest.tasks if t.pairwise}
+
+
+def test_bundles_of_one_name_are_told_apart() -> None:
+    manifest = read_manifest(BUNDLE)
+    other = replace(manifest, name="other")
+    old, new = Path("old/bundle"), Path("new/bundle")
+    assert bundle_names({old: manifest, new: other}) == {old: manifest.name, new: "other"}
+    assert bundle_names({old: manifest, new: manifest}) == {
+        old: f"{manifest.name} (old/bundle)",
+        new: f"{manifest.name} (new/bundle)",
+    }
 
 
 def test_lengths_that_no_bundle_reads_are_told() -> None:
