@@ -19,6 +19,7 @@ from mtrec_edge_compress.fake_quantize import (
     round_activations,
     round_rows,
     round_weights,
+    rounded_words,
     store_words,
 )
 from mtrec_edge_compress.graphs import Graphs
@@ -91,24 +92,46 @@ def test_weights_are_rounded_as_quantize_does_where_inputs_do_not_move_together(
 def test_rows_of_eight_and_four_bits_by_hand() -> None:
     table = np.array([[127.0, -64.4], [0.0, 0.0]], np.float32)
     assert round_rows(table, 8).tolist() == [[127.0, -64.0], [0.0, 0.0]]
-    nibbles = np.array([[-8.0, 7.0, 3.0, -1.0]], np.float32)
-    assert round_rows(nibbles, 4) == pytest.approx(nibbles)
+    levels = np.array([[-15.0, 7.0, 3.0, -1.0]], np.float32)
+    assert round_rows(levels, 4) == pytest.approx(levels)
     turn = cosine_transform(4)
-    turned = (nibbles @ turn.T).astype(np.float32)  # a row that is whole steps where it is stored
+    turned = (levels @ turn.T).astype(np.float32)  # a row that is whole steps where it is stored
     assert round_rows(turned, 4, turn) == pytest.approx(turned, abs=1e-5)
 
 
-def test_words_once_stored_in_four_bits_stay_as_they_are_and_stand_still() -> None:
-    model, whole = student_model(), student_model()
-    backbone, other = model.text.backbone, whole.text.backbone
-    table = backbone.embeddings.word.weight
-    store_words(backbone, 4)
-    assert not table.requires_grad and not torch.equal(table, other.embeddings.word.weight)
-    once = table.clone()
-    store_words(backbone, 4)
-    assert torch.allclose(table, once, atol=1e-6 * float(once.abs().max()))
-    store_words(other, 8)
-    assert other.embeddings.word.weight.requires_grad
+def test_words_once_stored_in_few_bits_stay_as_they_are() -> None:
+    for bits in (4, 2):
+        model, whole = student_model(), student_model()
+        table = model.text.backbone.embeddings.word.weight
+        store_words(model.text.backbone, bits)
+        assert not torch.equal(table, whole.text.backbone.embeddings.word.weight)
+        once = table.clone()
+        store_words(model.text.backbone, bits)
+        assert torch.allclose(table, once, atol=1e-6 * float(once.detach().abs().max()))
+
+
+def test_words_are_rounded_while_a_student_learns_and_stored_then() -> None:
+    """Two ids that share a row: the gradient of what they were rounded to moves the exact row."""
+    model = student_model()
+    words = model.text.backbone.embeddings.word
+    ids = torch.tensor([[3, 7, 3]])
+    exact = words(ids).detach()
+    with rounded_words(model.text.backbone, 2):
+        rounded = words(ids)
+        rounded.sum().backward()
+    assert not torch.allclose(rounded, exact, atol=1e-3) and torch.equal(rounded[0, 0], rounded[0, 2])
+    assert words.weight.grad is not None
+    assert words.weight.grad[3].unique().tolist() == [2.0] and words.weight.grad[7].unique().tolist() == [1.0]
+    assert torch.allclose(words(ids), rounded, atol=1e-6 * float(exact.abs().max())) and "forward" not in words.__dict__
+
+
+def test_eight_bits_round_no_words_while_a_student_learns() -> None:
+    model = student_model()
+    words = model.text.backbone.embeddings.word
+    before = words.weight.detach().clone()
+    with rounded_words(model.text.backbone, 8):
+        assert "forward" not in words.__dict__
+    assert torch.equal(words.weight, before)
 
 
 def test_a_student_of_stored_words_loses_nothing_by_them_in_its_graph(tmp_path: Path) -> None:

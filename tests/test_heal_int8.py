@@ -148,10 +148,10 @@ def test_settings_of_healing_are_its_stages_alone() -> None:
     assert settings_of(replace(on, verify=Verify(pool=20)), "heal") == settings_of(on, "heal")
 
 
-def test_pruning_depends_on_words_of_four_bits_alone() -> None:
+def test_distillation_depends_on_words_of_few_bits_alone() -> None:
     four, eight = Recipe(quantize=Quantize(word_bits=4)), Recipe()
-    assert settings_of(four, "prune") != settings_of(eight, "prune")
-    assert "word_bits" not in settings_of(eight, "prune")
+    assert settings_of(four, "distill") != settings_of(eight, "distill")
+    assert "word_bits" not in settings_of(eight, "distill")
 
 
 def test_nothing_depends_on_no_own_windows() -> None:

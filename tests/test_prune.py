@@ -152,13 +152,13 @@ def test_rounds_remove_what_the_recipe_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_healing_learns_around_words_as_they_are_stored(tmp_path: Path) -> None:
+def test_healed_words_are_as_they_are_stored(tmp_path: Path) -> None:
     learner = tiny_student_learner(tiny_arrays())
     words = compact_backbone(learner).embeddings.word.weight.detach().clone()
     run(learner, tmp_path, recipe=replace(RECIPE, quantize=Quantize(word_bits=4)))
-    stored = round_rows(words.numpy(), 4, cosine_transform(words.shape[1]))
     found = compact_backbone(learner).embeddings.word.weight.detach().numpy()
-    assert np.abs(found - stored).max() == 0 and np.abs(found - words.numpy()).max() > 0
+    stored = round_rows(found, 4, cosine_transform(words.shape[1]))
+    assert np.abs(found - stored).max() < 1e-6 and np.abs(found - words.numpy()).max() > 1e-3
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
 """Fake quantization: a student in torch that rounds as its INT8 graph does, and learns as if it did not.
 
-Products and words are rounded by the functions that `quantize` rounds by, wide channels evened out before (smooth.py),
-and stay floats; the gradient passes straight through. Sources: Jacob et al., Quantization and training of neural
-networks for efficient integer-arithmetic-only inference, 2018; Bengio, Leonard & Courville, Estimating or propagating
-gradients through stochastic neurons, 2013 (straight-through).
+Words of few bits are rounded whenever a student learns (`rounded_words`): a table of 2 bits that is rounded only
+afterwards is another table. Products are rounded where healing asks for it. Both by the functions that `quantize`
+rounds by, wide channels evened out before (smooth.py), and stay floats; the gradient passes straight through. Sources:
+Jacob et al., Quantization and training of neural networks for efficient integer-arithmetic-only inference, 2018;
+Bengio, Leonard & Courville, Estimating or propagating gradients through stochastic neurons, 2013 (straight-through).
 
 It differs from the graph of profile `fast` in what costs too much at every step: weights are rounded to the nearest,
 not for the products' sake (rounding.py), and a padded text's range is that of its padding, too. Every product is
@@ -11,7 +12,7 @@ rounded that `quantize` may round, whatever it takes back to FP32 later.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -26,9 +27,9 @@ from mtrec_edge_compress.lookup_tables import (
     MIN_TABLE_BYTES,
     WordBits,
     cosine_transform,
-    int4_rows,
     int8_rows,
-    unpack_int4,
+    packed_rows,
+    unpack_rows,
 )
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.quantize import MAX_FP32_HEAD_BYTES
@@ -53,35 +54,48 @@ def fake_quantized(student: MultiTaskModel, texts: Sequence[IntArray], settings:
     backbone = student.text.backbone
     assert isinstance(backbone, CompactBert)
     products = products_of(student)
-    words = [backbone.embeddings.word] if _is_rounded(backbone.embeddings.word) else []
     widths = _channel_widths(student, products, texts)
-    changed: list[nn.Module] = [*products, *words]
-    try:
+    with ExitStack() as opened:
         for product, width in zip(products, widths, strict=True):
             scales = torch.from_numpy(channel_scales(width))
-            _answer_by(product, partial(_product, product, scales, settings.reduce_range))
-        for table in words:
-            turn = _turn(backbone.embeddings, settings.word_bits)
-            _answer_by(table, partial(_look_up, table, settings.word_bits, turn))
+            opened.enter_context(_answering(product, partial(_product, product, scales, settings.reduce_range)))
+        opened.enter_context(_looking_up(backbone, settings.word_bits))
         yield
-    finally:
-        for module in changed:
-            module.__dict__.pop("forward", None)
+
+
+@contextmanager
+def rounded_words(backbone: CompactBert, bits: WordBits) -> Iterator[None]:
+    """Have a student learn with words of few bits as they will be stored; then store them so.
+
+    The gradient of a rounded word moves the exact one. Of 8 bits there is nothing to learn around. Source: Zhang et
+    al., TernaryBERT, 2020, which learns words and matrices of few bits by distillation.
+    """
+    if bits == 8:
+        yield
+        return
+    with _looking_up(backbone, bits):
+        yield
+    store_words(backbone, bits)
 
 
 @torch.no_grad()
 def store_words(backbone: CompactBert, bits: WordBits) -> None:
-    """Round the word table to what a graph of 4 bits stores, for good: words stand still, the rest learns around them.
+    """Round the word table to what its graph stores; stored again, words stay as they are (within 1e-6)."""
+    if _is_rounded(backbone.embeddings.word):
+        table = backbone.embeddings.word.weight
+        stored = round_rows(table.float().cpu().numpy(), bits, _turn(backbone.embeddings, bits))
+        table.copy_(torch.from_numpy(stored))
 
-    Stored again they stay as they are (within 1e-6), so INT8 then loses nothing by its words. Of 8 bits there is
-    nothing to learn around. Source of the idea: Zhou et al., Incremental network quantization, 2017.
-    """
-    table = backbone.embeddings.word.weight
-    if bits == 8 or not _is_rounded(backbone.embeddings.word):
+
+@contextmanager
+def _looking_up(backbone: CompactBert, bits: WordBits) -> Iterator[None]:
+    """Have words answer rounded."""
+    words = backbone.embeddings.word
+    if not _is_rounded(words):
+        yield
         return
-    stored = round_rows(table.float().cpu().numpy(), bits, _turn(backbone.embeddings, bits))
-    table.copy_(torch.from_numpy(stored))
-    table.requires_grad_(False)
+    with _answering(words, partial(_look_up, words, bits, _turn(backbone.embeddings, bits))):
+        yield
 
 
 def _is_rounded(words: nn.Embedding) -> bool:
@@ -89,9 +103,17 @@ def _is_rounded(words: nn.Embedding) -> bool:
     return words.weight.numel() * 4 >= MIN_TABLE_BYTES
 
 
-def _answer_by(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> None:
+@contextmanager
+def _answering(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Hide the class's `forward` behind the instance's own; names, parameters and hooks stay."""
+    before = module.__dict__.get("forward")
     module.forward = forward
+    try:
+        yield
+    finally:
+        module.__dict__.pop("forward")
+        if before is not None:
+            module.forward = before
 
 
 def products_of(student: MultiTaskModel) -> list[nn.Linear]:
@@ -130,13 +152,13 @@ def round_weights(weight: Tensor, *, reduce_range: bool) -> Tensor:
 
 
 def round_rows(table: FloatArray, bits: WordBits, turn: FloatArray | None = None) -> FloatArray:
-    """Return rows of a word table (rows, E) as they are stored; with 4 bits they may be turned, and turned back."""
+    """Return rows of a word table (rows, E) as they are stored; with few bits they may be turned, and turned back."""
     if bits == 8:
         integers, scales = int8_rows(table)
         return integers * scales
     if turn is None:
-        return unpack_int4(*int4_rows(table))
-    turned: FloatArray = (unpack_int4(*int4_rows((table @ turn).astype(np.float32))) @ turn.T).astype(np.float32)
+        return unpack_rows(*packed_rows(table, bits), bits)
+    turned: FloatArray = unpack_rows(*packed_rows(table @ turn, bits), bits) @ turn.T
     return turned
 
 
@@ -162,9 +184,9 @@ def _look_up(words: nn.Embedding, bits: WordBits, turn: FloatArray | None, ids: 
 
 
 def _turn(embeddings: Embeddings, bits: WordBits) -> FloatArray | None:
-    """Return what `quantize` turns the rows of a factorised table of 4 bits by."""
+    """Return what `quantize` turns the rows of a factorised table of few bits by."""
     factorised = isinstance(embeddings.expand, nn.Linear)
-    return cosine_transform(embeddings.word.embedding_dim) if bits == 4 and factorised else None
+    return cosine_transform(embeddings.word.embedding_dim) if bits < 8 and factorised else None
 
 
 @torch.no_grad()

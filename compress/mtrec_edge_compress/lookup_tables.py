@@ -1,11 +1,13 @@
-"""`quantize`: the tables that texts are looked up in -> 8 or 4 bits a word's number, 16 a position's, plain operators.
+"""`quantize`: the tables that texts are looked up in -> 8, 4 or 2 bits a number of words, 16 of positions.
+
+In plain operators:
 
 * Words, 8 bits: an INT8 row and a scale a word. ONNX Runtime's own way is one scale a table.
-* Words, 4 bits: two numbers a byte, the row's first half in the low ones. `Gather`, `Mod` and `BitShift` on uint8,
-  `Concat` and `Cast` unpack the rows of a text; the table stays packed in memory. Each row's scale is searched for the
-  least squared error, and stored in 16 bits. A factorised table is turned before, and the matrix that its rows meet
-  turned back: a few directions hold most of a row, and steps as wide as those need leave the others none. Source:
-  Ashkboos et al., QuaRot, 2024; here a cosine transform, which any size has and which needs no seed.
+* Words, 4 or 2 bits: two or four numbers a byte. A table of what each of the 256 bytes stands for unpacks the rows of a
+  text; the words stay packed in memory. Levels lie even around 0: with 2 bits -3, -1, 1, 3 times the row's scale, which
+  is searched for the least squared error and stored in 16 bits. A factorised table is turned before, and the matrix
+  that its rows meet turned back: a few directions hold most of a row, and steps as wide as those need leave the others
+  none. Source: Ashkboos et al., QuaRot, 2024; here a cosine transform, which any size has and which needs no seed.
 * Positions, 16 bits, for each of their rows holds a channel thirty times as wide as the rest.
 
 Edits an FP32 graph in place; knows nothing of matrices.
@@ -19,11 +21,13 @@ from onnx import TensorProto, helper, numpy_helper
 from mtrec_edge_compress.onnx_graph import Array, add_weight, constants_of, replace_nodes, weights_of
 from mtrec_edge_runtime.errors import StageError
 
-WordBits = Literal[8, 4]
+WordBits = Literal[8, 4, 2]
+FewBits = Literal[4, 2]
 
 WORDS = "input_ids"  # what words are looked up by; any other table is one of positions
 MIN_TABLE_BYTES = 4096  # a smaller lookup table costs more as nodes than it saves as bytes
-CLIPS = np.linspace(0.5, 1.15, 14)  # shares of a row's greatest magnitude that are tried as the end of the 4-bit range
+# Scales tried, in root mean squares of a row: so near that rows already stored are found again.
+STEPS = {4: np.geomspace(0.09, 0.5, 16), 2: np.geomspace(0.33, 0.8, 8)}
 LEAST_SCALE = 2.0**-14  # the least float16 of full precision
 
 
@@ -34,33 +38,44 @@ def int8_rows(table: Array) -> tuple[Array, Array]:
     return np.rint(table / scales).astype(np.int8), scales
 
 
-def int4_rows(table: Array) -> tuple[Array, Array]:
-    """Return packed rows, uint8 (rows, E / 2), and their float16 scales (rows, 1).
+def packed_rows(table: Array, bits: FewBits) -> tuple[Array, Array]:
+    """Return packed rows, uint8 (rows, E * bits / 8), and their float16 scales (rows, 1).
 
-    row = (nibble - 8) * scale, nibbles 0 to 15; the row's first half in the low nibbles, its second in the high ones.
-    A scale is negative where the row's widest number is positive: there is one step more on the negative side.
+    row = level * scale, levels the odd numbers from -(2^bits - 1) to 2^bits - 1; the first number of a byte is in its
+    lowest bits. E must be a multiple of 8 / bits.
     """
-    rows = np.arange(len(table))
-    widest = table[rows, np.abs(table).argmax(axis=1)][:, None].astype(np.float64)
-    best = np.full((len(table), 1), np.inf)
-    integers, scales = np.zeros(table.shape, np.int8), np.ones((len(table), 1), np.float16)
-    for clip in CLIPS:
-        tried = np.clip(np.rint(table / _full(widest * clip / -8)), -8, 7)
-        squares = np.maximum(np.square(tried).sum(axis=1, keepdims=True), 1)
-        scale = _full((tried * table).sum(axis=1, keepdims=True) / squares).astype(np.float16)
-        error = np.square(tried * scale.astype(np.float64) - table).sum(axis=1, keepdims=True)
+    exact, last = table.astype(np.float32), 2**bits - 1
+    spread = np.sqrt(np.square(exact).mean(axis=1, keepdims=True))
+    best = np.full((len(table), 1), np.inf, np.float32)
+    levels, scales = np.ones(table.shape, np.int8), np.full((len(table), 1), LEAST_SCALE, np.float16)
+    for step in STEPS[bits]:
+        tried = _odd(exact / _full(spread * step), last)
+        scale = _full((tried * exact).sum(axis=1, keepdims=True) / np.square(tried).sum(axis=1, keepdims=True))
+        error = np.square(tried * scale - exact).sum(axis=1, keepdims=True)
         better = error < best
         best = np.where(better, error, best)
-        integers, scales = np.where(better, tried, integers).astype(np.int8), np.where(better, scale, scales)
-    low, high = np.split((integers + 8).astype(np.uint8), 2, axis=1)
-    return low | high << 4, scales
+        levels, scales = np.where(better, tried, levels), np.where(better, scale, scales)
+    codes = ((levels.astype(np.int16) + last) // 2).astype(np.uint8).reshape(len(table), -1, 8 // bits)
+    places = np.arange(0, 8, bits, dtype=np.uint8)
+    return np.bitwise_or.reduce(codes << places, axis=2), scales.astype(np.float16)
 
 
-def unpack_int4(packed: Array, scales: Array) -> Array:
-    """Return the float32 rows that `int4_rows` stands for."""
-    nibbles = np.concatenate([packed & 15, packed >> 4], axis=1).astype(np.float32)
-    rows: Array = (nibbles - 8) * scales.astype(np.float32)
+def unpack_rows(packed: Array, scales: Array, bits: FewBits) -> Array:
+    """Return the float32 rows that `packed_rows` stands for."""
+    rows: Array = byte_levels(bits)[packed].reshape(len(packed), -1) * scales.astype(np.float32)
     return rows
+
+
+def byte_levels(bits: FewBits) -> Array:
+    """Return the levels that each byte stands for, int8 (256, 8 / bits)."""
+    codes = np.arange(256)[:, None] >> np.arange(0, 8, bits) & (2**bits - 1)
+    return (2 * codes - (2**bits - 1)).astype(np.int8)
+
+
+def _odd(numbers: Array, last: int) -> Array:
+    """Return the nearest odd numbers within -last and last."""
+    nearest: Array = np.clip(2 * np.floor(numbers / 2) + 1, -last, last)
+    return nearest
 
 
 def quantize_tables(model: Any, word_bits: WordBits = 8) -> None:
@@ -77,7 +92,7 @@ def quantize_tables(model: Any, word_bits: WordBits = 8) -> None:
         elif word_bits == 8:
             nodes += _look_up_int8(model, node, table)
         else:
-            nodes += _look_up_int4(model, node, table)
+            nodes += _look_up_packed(model, node, table, word_bits)
     replace_nodes(model.graph, nodes)
 
 
@@ -103,38 +118,38 @@ def _look_up_int8(model: Any, node: Any, table: Array) -> list[Any]:
     ]
 
 
-def _look_up_int4(model: Any, node: Any, table: Array) -> list[Any]:
-    name, ids = node.input[0], node.input[1]
-    if table.shape[1] % 2:
+def _look_up_packed(model: Any, node: Any, table: Array, bits: FewBits) -> list[Any]:
+    name, ids, size = node.input[0], node.input[1], table.shape[1]
+    if size % (8 // bits):
         raise StageError(
-            f"quantize: {name} has rows of {table.shape[1]} numbers, and 4 bits are stored in pairs; the next step: "
-            "an even student.embedding_size, or --set quantize.word_bits=8"
+            f"quantize: {name} has rows of {size} numbers, and {8 // bits} of {bits} bits are stored a byte; the next "
+            f"step: a student.embedding_size that is a multiple of {8 // bits}, or --set quantize.word_bits=8"
         )
-    packed, scales = int4_rows(_turned(model, node, table))
-    constants = {"int4": packed, "scale": scales, "16": np.array(16, np.uint8), "4": np.array(4, np.uint8)}
-    for part, value in (constants | {"8": np.array(8, np.float32)}).items():
+    packed, scales = packed_rows(_turned(model, node, table), bits)
+    constants = {"packed": packed, "scale": scales, "levels": byte_levels(bits), "rows": np.array([0, 0, size])}
+    for part, value in constants.items():
         add_weight(model, f"{name}.{part}", value)
-    parts = ("int4", "low", "high", "nibbles", "float", "even", "half", "scale")
-    rows, low, high, both, floats, even, half, scale = (f"{node.name}/{part}" for part in parts)
+    parts = ("bytes", "places", "levels", "numbers", "rows", "half", "scale")
+    rows, places, levels, numbers, shaped, half, scale = (f"{node.name}/{part}" for part in parts)
     return [
-        helper.make_node("Gather", [f"{name}.int4", ids], [rows], rows),
-        helper.make_node("Mod", [rows, f"{name}.16"], [low], low),
-        helper.make_node("BitShift", [rows, f"{name}.4"], [high], high, direction="RIGHT"),
-        helper.make_node("Concat", [low, high], [both], both, axis=-1),
-        helper.make_node("Cast", [both], [floats], floats, to=TensorProto.FLOAT),
-        helper.make_node("Sub", [floats, f"{name}.8"], [even], even),
+        helper.make_node("Gather", [f"{name}.packed", ids], [rows], rows),
+        helper.make_node("Cast", [rows], [places], places, to=TensorProto.INT32),
+        helper.make_node("Cast", [f"{name}.levels"], [levels], levels, to=TensorProto.FLOAT),  # once, when opened
+        helper.make_node("Gather", [levels, places], [numbers], numbers),
+        helper.make_node("Reshape", [numbers, f"{name}.rows"], [shaped], shaped),
         helper.make_node("Gather", [f"{name}.scale", ids], [half], half),
         helper.make_node("Cast", [half], [scale], scale, to=TensorProto.FLOAT),
-        helper.make_node("Mul", [even, scale], [node.output[0]], f"{node.name}/Mul"),
+        helper.make_node("Mul", [shaped, scale], [node.output[0]], f"{node.name}/Mul"),
     ]
 
 
 def cosine_transform(size: int) -> Array:
-    """Return the orthonormal matrix (size, size) of the cosine transform (DCT-II): it spreads one number over all."""
+    """Return the orthonormal float32 matrix (size, size) of the cosine transform (DCT-II): it spreads one over all."""
     place = np.arange(size)
-    matrix: Array = np.cos(np.pi / size * np.outer(place, place + 0.5)) * np.sqrt(2 / size)
+    matrix = np.cos(np.pi / size * np.outer(place, place + 0.5)) * np.sqrt(2 / size)
     matrix[0] /= np.sqrt(2)
-    return matrix
+    single: Array = matrix.astype(np.float32)
+    return single
 
 
 def _turned(model: Any, node: Any, table: Array) -> Array:
@@ -146,8 +161,8 @@ def _turned(model: Any, node: Any, table: Array) -> Array:
     turn = cosine_transform(table.shape[1])
     tensor = stored[readers[0].input[1]]
     matrix = turn.T @ numpy_helper.to_array(tensor)
-    tensor.CopyFrom(numpy_helper.from_array(matrix.astype(np.float32), tensor.name))
-    turned: Array = (table @ turn).astype(np.float32)
+    tensor.CopyFrom(numpy_helper.from_array(matrix, tensor.name))
+    turned: Array = table @ turn
     return turned
 
 
@@ -162,7 +177,6 @@ def _look_up_halves(model: Any, node: Any, table: Array) -> list[Any]:
 
 
 def _full(scales: Array) -> Array:
-    """Return scales that float16 holds in full precision, 1 for 0."""
-    nearest = np.where(np.abs(scales) < LEAST_SCALE, np.copysign(LEAST_SCALE, scales), scales)
-    full: Array = np.where(scales == 0, 1.0, nearest).astype(np.float16).astype(np.float64)
+    """Return scales as float16 holds them in full precision, in float32; the least for 0."""
+    full: Array = np.maximum(scales, LEAST_SCALE).astype(np.float16).astype(np.float32)
     return full

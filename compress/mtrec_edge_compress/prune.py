@@ -18,7 +18,6 @@ from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.compact import CompactBert, Layer
 from mtrec_edge_compress.cores import every_core
 from mtrec_edge_compress.device import open_device
-from mtrec_edge_compress.fake_quantize import store_words
 from mtrec_edge_compress.latency_table import LatencyTable, measure_table
 from mtrec_edge_compress.recipe import Prune
 from mtrec_edge_compress.student_learner import StudentLearner, compact_backbone
@@ -136,14 +135,13 @@ def _cut(linear: nn.Linear, kept: Tensor, axis: int) -> nn.Linear:
 
 
 def prune(training: StudentTraining, *, folder: Path, validate: Validate) -> dict[str, float]:
-    """Prune and heal in rounds, then learn the tasks once more, around words as they will be stored.
+    """Prune and heal in rounds, then learn the tasks once more.
 
     Each round's removal is remembered, so that a killed run resumes inside its healing.
     """
     learner, settings = training.learner, training.recipe.prune
     backbone, rounds = compact_backbone(learner), settings.rounds
     whole = backbone.shape.layers
-    store_words(backbone, training.recipe.quantize.word_bits)
     for number in range(1, rounds + 1):
         place = folder / f"round-{number}"
         remembered = place / KEPT

@@ -209,7 +209,7 @@ class Quantize(Ranged):
 
     table = "quantize."
     reduce_range: bool = True  # weights small enough that a CPU without VNNI cannot overflow
-    word_bits: Literal[8, 4] = 8  # of each number of the word table; 4 are rounded before `prune` heals
+    word_bits: Literal[8, 4, 2] = 8  # of each number of the word table; fewer are rounded while a student learns
     fp32_budget_bytes: Annotated[int, 0, 1 << 30] = 0  # to spend on products left in FP32, the most sensitive first
     max_cosine_error: Share = 0.0  # nothing more is spent once the item vector's mean 1 - cosine to FP32 is not above
     candidates: bool = False  # ship the graph that is fastest on this machine; the same recipe may then give others
@@ -321,17 +321,26 @@ class Recipe:
     tiers: dict[str, dict[str, Any]] = field(default_factory=dict)  # name -> settings over these, for compress --tiers
     tune: Tune = field(default_factory=Tune)
 
+    def __post_init__(self) -> None:
+        """Refuse words that cannot be packed, before anything is trained."""
+        a_byte, size = 8 // self.quantize.word_bits, self.student.embedding_size or self.student.hidden_size
+        if size % a_byte:
+            raise RecipeError(
+                f"student.embedding_size = {size}: with quantize.word_bits = {self.quantize.word_bits} a byte holds "
+                f"{a_byte} numbers of a word; write a multiple of {a_byte}"
+            )
+
 
 def settings_of(recipe: Recipe, key: str) -> Any:
     """Return the settings under a top-level key, as what a stage's outcome depends on.
 
     `heal` is a key of its own, with the limits that decide whether it is needed, and no part of `quantize`: where it is
-    off, nothing depends on it; nor on a window of one token, nor on no own windows. `prune` heals around words of few
-    bits.
+    off, nothing depends on it; nor on a window of one token, nor on no own windows. A student learns with words of few
+    bits as they are stored.
     """
     stored = asdict(recipe)
     if recipe.quantize.word_bits != 8:
-        stored["prune"]["word_bits"] = recipe.quantize.word_bits
+        stored["distill"]["word_bits"] = recipe.quantize.word_bits
     if recipe.student.token_window == 1:
         del stored["student"]["token_window"]
     if not recipe.distill.own_windows:

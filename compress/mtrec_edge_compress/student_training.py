@@ -8,8 +8,9 @@ from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.cross_pairs import CrossTaught
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.device import Device
+from mtrec_edge_compress.fake_quantize import rounded_words
 from mtrec_edge_compress.recipe import Recipe
-from mtrec_edge_compress.student_learner import StudentLearner
+from mtrec_edge_compress.student_learner import StudentLearner, compact_backbone
 from mtrec_edge_compress.training import Validate, fit
 from mtrec_edge_compress.training_settings import Training
 
@@ -49,14 +50,18 @@ class StudentTraining:
         number: int = 0,
         validate: Validate | None = None,
     ) -> dict[str, float]:
-        """Train in place; return the best epoch's validation metrics. The rest is as in `training.fit`."""
-        return fit(
-            self.learner,
-            self.batches(settings, with_pairs=with_pairs, number=number),
-            settings,
-            folder=folder,
-            validate=validate,
-            device=self.device,
-            label=label,
-            progress=self.progress,
-        )
+        """Train in place, words as they will be stored; return the best epoch's validation metrics.
+
+        The rest is as in `training.fit`.
+        """
+        with rounded_words(compact_backbone(self.learner), self.recipe.quantize.word_bits):
+            return fit(
+                self.learner,
+                self.batches(settings, with_pairs=with_pairs, number=number),
+                settings,
+                folder=folder,
+                validate=validate,
+                device=self.device,
+                label=label,
+                progress=self.progress,
+            )
