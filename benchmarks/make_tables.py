@@ -155,7 +155,15 @@ def _shares(kept: Kept) -> list[str]:
     if not kept["tasks"]:
         return ["", ""]
     worst = min(kept["tasks"], key=kept["tasks"].__getitem__)
-    return [f"{100 * kept['mean']:.1f} %", f"{100 * kept['worst']:.1f} % ({worst})"]
+    of_worst = _percents(kept.get("intervals", {}).get(worst))
+    return [
+        f"{100 * kept['mean']:.1f} %{_percents(kept.get('mean_interval'))}",
+        f"{100 * kept['worst']:.1f} %{of_worst} ({worst})",
+    ]
+
+
+def _percents(bounds: Sequence[float] | None) -> str:
+    return f" [{100 * bounds[0]:.0f}, {100 * bounds[1]:.0f}]" if bounds else ""
 
 
 def latency_table(result: Result) -> str:

@@ -6,7 +6,7 @@ import pytest
 import tiny_data
 from tiny_data import ALL_TASKS, GENRE, LIKE, RATING, tiny_dataset
 
-from mtrec_edge_compress.bootstrap import mean_interval, resampled_interval
+from mtrec_edge_compress.bootstrap import interval, mean_draws, metric_draws
 from mtrec_edge_compress.data.arrays import build_arrays
 from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.evaluate import by_history, evaluate, holm, paired_bootstrap, retention
@@ -241,11 +241,20 @@ def test_holm_by_hand():
 
 def test_the_interval_of_a_mean_holds_it_and_narrows_with_users():
     values = np.random.default_rng(0).normal(0.3, 0.1, 400)
-    low, high = mean_interval(np.append(values, np.nan))
+    low, high = interval(mean_draws(np.append(values, np.nan)))
     assert low < values.mean() < high and high - low == pytest.approx(2 * 1.96 * 0.1 / 20, rel=0.15)
-    few = mean_interval(values[:25])
+    few = interval(mean_draws(values[:25]))
     assert few[1] - few[0] > 2 * (high - low)
-    assert np.isnan(mean_interval([float("nan")])).all()
+    assert np.isnan(interval(mean_draws([float("nan")]))).all()
+
+
+def test_two_systems_are_drawn_alike():
+    values = np.random.default_rng(0).normal(size=50)
+    values[7] = np.nan
+    assert mean_draws(values + 1) - mean_draws(values) == pytest.approx(np.ones(1000))
+    group = np.repeat(np.arange(10), 5)
+    drawn = [metric_draws(lambda rows, own=own: float(np.nanmean(own[rows])), group) for own in (values, values + 1)]
+    assert drawn[1] - drawn[0] == pytest.approx(np.ones(1000)) and np.ptp(drawn[0]) > 0
 
 
 def test_recall_by_kind_of_item_by_hand():
@@ -263,23 +272,24 @@ def test_recall_by_kind_of_item_by_hand():
 
 def test_an_interval_draws_whole_users():
     label = np.array([0.0, 0.0, 1.0, 1.0, 1.0])
-    low, high = resampled_interval(lambda rows: float(label[rows].mean()), np.array([7, 7, 3, 3, 3]))
+    low, high = interval(metric_draws(lambda rows: float(label[rows].mean()), np.array([7, 7, 3, 3, 3])))
     assert (low, high) == (0.0, 1.0)  # either user may be drawn twice
-    alone = resampled_interval(lambda rows: float(label[rows].mean()), np.zeros(5, np.int64))
+    alone = interval(metric_draws(lambda rows: float(label[rows].mean()), np.zeros(5, np.int64)))
     assert alone == pytest.approx((0.6, 0.6))
     draws = []
-    resampled_interval(lambda rows: draws.append(sorted(rows.tolist())) or 0.0, np.array([7, 3, 7]), resamples=50)
+    metric_draws(lambda rows: draws.append(sorted(rows.tolist())) or 0.0, np.array([7, 3, 7]), resamples=50)
     assert {tuple(rows) for rows in draws} == {(0, 1, 2), (0, 0, 2, 2), (1, 1)}
 
 
 def test_a_draw_that_cannot_be_measured_is_left_out():
-    nothing = resampled_interval(lambda rows: float("nan"), np.arange(4))
-    assert np.isnan(nothing).all() and np.isnan(resampled_interval(len, np.zeros(0, np.int64))).all()
+    nothing = interval(metric_draws(lambda rows: float("nan"), np.arange(4)))
+    assert np.isnan(nothing).all() and np.isnan(interval(metric_draws(len, np.zeros(0, np.int64)))).all()
+    assert interval(np.array([np.nan, 2.0])) == (2.0, 2.0)
 
 
 def test_every_metric_has_an_interval_where_it_was_asked_for():
     scorer = Fixed(genre={row: [1.0, 0.0] for row in range(8)}, like="fedcbahg")
-    without, found = evaluate(scorer, world()), evaluate(scorer, world(), intervals=True)
+    without, found = evaluate(scorer, world()), evaluate(scorer, world(), drawn=True)
     assert without.tasks == found.tasks and not any(without.intervals.values())
     for task, values in found.tasks.items():
         unbounded = {"coverage@10", "popularity_bias", "rmse_constant", "cold_rmse_constant"}

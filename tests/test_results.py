@@ -105,6 +105,13 @@ def test_tiers_are_a_result_and_a_table(tmp_path: Path) -> None:
     assert lines[3].startswith("| nano | 3.20 | 136 x | 0.412 | 121 x |  |  | 100.0 %") and lines[3].endswith("| no |")
 
 
+def test_shares_of_a_tier_have_their_intervals_where_they_were_drawn(tmp_path: Path) -> None:
+    result = two_tiers()
+    result["tiers"]["tiny"]["unseen"] |= {"intervals": {"movies.like": [0.91, 0.987]}, "mean_interval": [0.96, 0.99]}
+    write_result(tmp_path / "tiers.json", result)
+    assert "| 97.5 % [96, 99] | 95.0 % [91, 99] (movies.like) |" in table(tmp_path / "tiers.json", "tiers")
+
+
 def test_a_tier_that_lacks_a_field_is_refused() -> None:
     result = two_tiers()
     del result["tiers"]["tiny"]["seen"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from test_compress_report import HOSTILE, MACHINE
 
-from mtrec_edge_compress.tiers_report import milliseconds, pareto_front, tiers_report, write_tiers_report
+from mtrec_edge_compress.tiers_report import milliseconds, pareto_front, tier_table, tiers_report, write_tiers_report
 
 
 def tier(size: int, ms: float | None, mean: float, *, reasons: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -53,6 +53,13 @@ def test_the_page_has_a_line_a_tier_a_pareto_picture_and_the_reasons(tmp_path: P
     assert page.count("<svg") == 4 and "Not certified: nano." in page and "nano: &lt;b&gt;too low" in page
     assert "<script" not in page and not re.search(r'https?:(?!//www\.w3\.org/(2000/svg|1999/xlink)")', page)
     assert tiers_report(result()).html() == page
+
+
+def test_shares_have_their_intervals_where_they_were_drawn() -> None:
+    found = result()
+    found["tiers"]["nano"]["unseen"] |= {"intervals": {"movies.like": [0.9, 1.0]}, "mean_interval": [0.92, 0.98]}
+    (nano,) = (row for row in tier_table(found["tiers"]).rows if row[0] == "nano")
+    assert nano[7:9] == ("95.0% [92.0%, 98.0%]", "94.0% [90.0%, 100.0%]")
 
 
 def test_without_a_time_the_tiers_stand_by_how_many_times_faster_they_are() -> None:

@@ -1,12 +1,15 @@
 """What is kept of the teacher: known items and unseen texts apart, by hand."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from tiny_models import TASKS
 
+from mtrec_edge_compress.evaluate import Evaluation
 from mtrec_edge_compress.ledger import Row, Stage
-from mtrec_edge_compress.unseen import Shares, kept_of, unseen_metric
+from mtrec_edge_compress.unseen import Shares, kept_of, unseen_draws, unseen_metric
 
 
 def row(
@@ -57,3 +60,26 @@ def test_a_task_the_teacher_did_not_learn_is_not_judged() -> None:
 
 def test_without_tasks_there_is_no_mean() -> None:
     assert math.isnan(Shares({}).mean) and math.isnan(Shares({}).worst)
+
+
+def test_a_share_has_the_interval_of_its_draws_teacher_and_student_drawn_alike() -> None:
+    """Three draws: the teacher's gain over 1.1 is 0.2, 0.1 and none; of the last nothing can be kept."""
+    teacher = replace(TEACHER, draws={"movies.rating": [0.9, 1.0, 1.1], "movies.genre": [0.5, 0.4, 0.5]})
+    student = replace(STUDENT, draws={"movies.rating": [0.95, 1.0, 1.0], "movies.genre": [0.6, 0.6, 0.6]})
+    unseen = kept_of(teacher, student, TASKS).unseen
+    assert unseen.draws["movies.rating"] == pytest.approx([0.75, 1.0, math.nan], nan_ok=True)
+    assert unseen.intervals["movies.genre"] == pytest.approx((1.2, 1.5 - 0.05 * 0.3))
+    assert unseen.intervals["movies.rating"] == pytest.approx((0.75 + 0.025 * 0.25, 1 - 0.025 * 0.25))
+    assert math.isnan(unseen.mean_interval[0])  # movies.like was not drawn
+    like = {"movies.like": [0.2, 0.2, 0.2]}
+    drawn = [replace(row, draws={**row.draws, **like}) for row in (teacher, student)]
+    assert kept_of(*drawn, TASKS).unseen.mean_interval[0] == pytest.approx(
+        (0.75 + 1 + 1.2) / 3 + 0.025 * (3.5 - 0.75 - 1 - 1.2) / 3
+    )
+
+
+def test_evaluation_leaves_draws_of_the_metrics_on_unseen_texts() -> None:
+    drawn = {"movies.rating": {"cold_rmse": np.array([1.0, 2.0]), "rmse": np.zeros(2)}, "movies.like": {}}
+    rest = {task.name: {} for task in TASKS if task.name not in drawn}
+    found = Evaluation({}, {}, {}, {}, {}, {}, draws=drawn | rest)
+    assert unseen_draws(found, TASKS) == {"movies.rating": [1.0, 2.0]}

@@ -14,6 +14,7 @@ from mtrec_edge_runtime.errors import InputError
 
 Floats = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
+DRAWS = 1_000
 _CHUNK = 2_000_000  # drawn indices held at a time
 
 
@@ -51,39 +52,42 @@ def paired_bootstrap(a: Floats, b: Floats, *, resamples: int = 10_000, seed: int
     return Difference(float(difference.mean()), float(low), float(high), p, users)
 
 
-def mean_interval(values: Floats | Sequence[float], *, resamples: int = 2_000, seed: int = 0) -> tuple[float, float]:
-    """Return the bootstrap's 95 % interval of the mean over users, nan left out; (nan, nan) when none is left."""
-    known = np.asarray(values, np.float64)
-    known = known[~np.isnan(known)]
-    if not len(known):
-        return float("nan"), float("nan")
-    low, high = np.percentile(_resampled_means(known, resamples, seed), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def resampled_interval(
-    measure: Callable[[Rows], float], group: Rows, *, resamples: int = 1_000, seed: int = 0
-) -> tuple[float, float]:
-    """Return the 95 % interval of a metric of rows when whole groups (a user's events) are drawn with replacement.
-
-    `group` (rows,) numbers each row's group; `measure` is given the rows of a draw, repeated as drawn. Draws that
-    cannot be measured (nan) are left out; (nan, nan) when none can. Field and Welsh 2007, "Bootstrapping clustered
-    data".
-    """
-    random, order = np.random.default_rng(seed), np.argsort(group, kind="stable")
-    count = np.unique(group, return_counts=True)[1]
-    start = np.cumsum(count) - count
-    values = []
-    for _ in range(resamples if len(count) else 0):
-        drawn = random.integers(0, len(count), len(count))
-        size = count[drawn]
-        first = np.repeat(start[drawn] - (np.cumsum(size) - size), size)
-        values.append(measure(order[first + np.arange(len(first))]))
-    known = np.array([value for value in values if not np.isnan(value)])
+def interval(draws: Floats) -> tuple[float, float]:
+    """Return the 2.5 and 97.5 percentile of what draws gave, nan left out; (nan, nan) when none is left."""
+    known = draws[~np.isnan(draws)]
     if not len(known):
         return float("nan"), float("nan")
     low, high = np.percentile(known, [2.5, 97.5])
     return float(low), float(high)
+
+
+def mean_draws(values: Floats | Sequence[float], *, resamples: int = DRAWS, seed: int = 0) -> Floats:
+    """Return the mean over users, nan left out, of each draw of users, (resamples,); nan when none is left.
+
+    Two systems' values of the same users are drawn alike for the same seed, so their draws may be compared one by one.
+    """
+    known = np.asarray(values, np.float64)
+    known = known[~np.isnan(known)]
+    return _resampled_means(known, resamples, seed) if len(known) else np.full(resamples, np.nan)
+
+
+def metric_draws(measure: Callable[[Rows], float], group: Rows, *, resamples: int = DRAWS, seed: int = 0) -> Floats:
+    """Return a metric of rows for each draw of whole groups (a user's events) with replacement, (resamples,).
+
+    `group` (rows,) numbers each row's group; `measure` is given the rows of a draw, repeated as drawn, and gives nan
+    where it cannot be measured. Draws are alike for the same groups and seed. Field and Welsh 2007, "Bootstrapping
+    clustered data".
+    """
+    random, order = np.random.default_rng(seed), np.argsort(group, kind="stable")
+    count = np.unique(group, return_counts=True)[1]
+    start = np.cumsum(count) - count
+    values = np.full(resamples, np.nan)
+    for number in range(resamples if len(count) else 0):
+        drawn = random.integers(0, len(count), len(count))
+        size = count[drawn]
+        first = np.repeat(start[drawn] - (np.cumsum(size) - size), size)
+        values[number] = measure(order[first + np.arange(len(first))])
+    return values
 
 
 def _resampled_means(values: Floats, resamples: int, seed: int) -> Floats:

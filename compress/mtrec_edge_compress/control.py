@@ -164,5 +164,5 @@ def _judge(own: Job, job: Job, model: MultiTaskModel, label: str, pooled: Tensor
     encoded = encode_all(
         model.to(place), tokens, device=place, pooled=pooled, label=f"judging {label}", progress=job.progress
     )
-    found = own.judge(encoded, torch_ranker(model.cpu()), intervals=True)
+    found = own.judge(encoded, torch_ranker(model.cpu()), drawn=True)
     return [], dict(reached(found, own.arrays.tasks))

@@ -46,6 +46,9 @@ class Evaluation:
     history_events: dict[str, IntArray]  # domain -> how long each of their histories is
     reliability: dict[str, tuple[Scores, ...]] = field(default_factory=dict)  # task -> see `metrics.reliability`
     intervals: dict[str, dict[str, Interval]] = field(default_factory=dict)  # task -> metric -> 95 % bounds over users
+    draws: dict[str, dict[str, Scores]] = field(
+        default_factory=dict
+    )  # task -> metric -> its value for each draw of users
 
 
 def evaluate(
@@ -57,13 +60,13 @@ def evaluate(
     seed: int = 0,
     tasks: Sequence[str] | None = None,
     calibrated: bool = True,
-    intervals: bool = False,
+    drawn: bool = False,
 ) -> Evaluation:
     """Judge the scorer on one fold.
 
     `users_per_domain` bounds the users of each domain by a seeded sample (None: all of them); `tasks` names the tasks
     to judge (None: all); `calibrated=False` says that binary scores are no logits, so log loss and ECE are left out;
-    `intervals` asks for the 95 % bounds of each metric, by drawing users (texts, for a task that has none) anew.
+    `drawn` asks for draws and 95 % bounds of each metric, by drawing users (texts, for a task that has none) anew.
     Raise InputError for an unknown task, scores of a wrong shape, or nan scores.
     """
     chosen = _chosen_tasks(arrays, tasks)
@@ -80,13 +83,13 @@ def evaluate(
             users=users[domain],
             fold=fold,
             calibrated=calibrated,
-            intervals=intervals,
+            drawn=drawn,
         )
     for task in chosen:
         if task.kind is Kind.MULTICLASS:
-            judged[task.name] = _judge_classes(scorer, arrays, task, fold, intervals=intervals)
+            judged[task.name] = _judge_classes(scorer, arrays, task, fold, drawn=drawn)
         elif task.kind is Kind.TOKEN:
-            judged[task.name] = _judge_tags(scorer, arrays, task, fold, intervals=intervals)
+            judged[task.name] = _judge_tags(scorer, arrays, task, fold, drawn=drawn)
     return Evaluation(
         tasks={task.name: judged[task.name].metrics for task in chosen},
         counts={task.name: judged[task.name].counts for task in chosen},
@@ -96,6 +99,7 @@ def evaluate(
         history_events={domain: _history_events(arrays, who, fold) for domain, who in users.items()},
         reliability={task.name: judged[task.name].reliability for task in chosen if judged[task.name].reliability},
         intervals={task.name: judged[task.name].intervals for task in chosen},
+        draws={task.name: judged[task.name].draws for task in chosen},
     )
 
 
@@ -138,7 +142,7 @@ def _history_events(arrays: Arrays, users: IntArray, fold: Fold) -> IntArray:
     return earlier[users]
 
 
-def _judge_classes(scorer: Scorer, arrays: Arrays, task: TaskSpec, fold: Fold, *, intervals: bool) -> Judgement:
+def _judge_classes(scorer: Scorer, arrays: Arrays, task: TaskSpec, fold: Fold, *, drawn: bool) -> Judgement:
     """Judge one label a text on the fold's items or texts that have one."""
     labels = np.asarray(arrays.labels(task.name), np.int64)
     folds = arrays.item_fold if task.source == "items" else arrays.text_fold
@@ -157,10 +161,10 @@ def _judge_classes(scorer: Scorer, arrays: Arrays, task: TaskSpec, fold: Fold, *
     }
     correct = (predicted == true).astype(np.float64)
     found = Judgement({}, {"rows": len(rows)}, {"macro_f1": 0.0, "accuracy": 0.0}, {"correct": correct})
-    return measured(measures, np.arange(len(rows)), intervals=intervals).joined(found)
+    return measured(measures, np.arange(len(rows)), drawn=drawn).joined(found)
 
 
-def _judge_tags(scorer: Scorer, arrays: Arrays, task: TaskSpec, fold: Fold, *, intervals: bool) -> Judgement:
+def _judge_tags(scorer: Scorer, arrays: Arrays, task: TaskSpec, fold: Fold, *, drawn: bool) -> Judgement:
     """Judge one label a word on the fold's texts that have them."""
     labels = list(arrays.labels(task.name))
     rows = np.array([i for i in np.flatnonzero(arrays.text_fold == fold) if len(labels[i])], np.int64)
@@ -181,7 +185,7 @@ def _judge_tags(scorer: Scorer, arrays: Arrays, task: TaskSpec, fold: Fold, *, i
 
     alone = np.array([span_f1(np.array([row])) for row in range(len(rows))])
     counts = {"rows": len(rows), "spans": sum(len(metrics.spans(t)) for t in true)}
-    judgement = measured({"span_f1": span_f1}, np.arange(len(rows)), intervals=intervals)
+    judgement = measured({"span_f1": span_f1}, np.arange(len(rows)), drawn=drawn)
     if not judgement.metrics:  # no span in the truth, none predicted
         return Judgement(counts=counts)
     return judgement.joined(Judgement({}, counts, {"span_f1": 0.0}, {"text_f1": alone}))

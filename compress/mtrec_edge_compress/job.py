@@ -139,7 +139,7 @@ class Job:
         *,
         catalogue: FloatArray | None = None,
         fold: Fold = Fold.TEST,
-        intervals: bool = False,
+        drawn: bool = False,
     ) -> Evaluation:
         """Measure on one fold."""
         return evaluate(
@@ -148,7 +148,7 @@ class Job:
             fold=fold,
             users_per_domain=self.recipe.evaluation.users_per_domain or None,
             seed=self.recipe.seed,
-            intervals=intervals,
+            drawn=drawn,
         )
 
     def validator(self, tokens: Tokens, precision: str) -> Validate:

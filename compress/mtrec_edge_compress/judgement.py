@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mtrec_edge_compress.bootstrap import resampled_interval
+from mtrec_edge_compress.bootstrap import interval, metric_draws
 from mtrec_edge_compress.data.arrays import History, IntArray
 
 Interval = tuple[float, float]
@@ -44,7 +44,15 @@ class Judgement:
     chance: dict[str, float] = field(default_factory=dict)  # metric -> what no knowledge gives, for retention
     per_user: dict[str, Scores] = field(default_factory=dict)  # metric -> (users or rows,), nan where undefined
     reliability: tuple[Scores, ...] = ()  # of a probability: mean, share of positives and events of each bin
-    intervals: dict[str, Interval] = field(default_factory=dict)  # metric -> 95 % bounds, where they were asked for
+    draws: dict[str, Scores] = field(
+        default_factory=dict
+    )  # metric -> its value when users are drawn anew, if asked for
+
+    @property
+    def intervals(self) -> dict[str, Interval]:
+        """Return each drawn metric's 95 % bounds."""
+        bounds = {name: interval(values) for name, values in self.draws.items()}
+        return {name: both for name, both in bounds.items() if not np.isnan(both[0])}
 
     def joined(self, other: "Judgement") -> "Judgement":
         """Return both judgements as one."""
@@ -54,17 +62,16 @@ class Judgement:
             self.chance | other.chance,
             self.per_user | other.per_user,
             self.reliability or other.reliability,
-            self.intervals | other.intervals,
+            self.draws | other.draws,
         )
 
 
-def measured(measures: Measures, group: IntArray, *, intervals: bool) -> Judgement:
-    """Return the metrics that can be measured on all rows, with their intervals over groups if these are wanted.
+def measured(measures: Measures, group: IntArray, *, drawn: bool) -> Judgement:
+    """Return the metrics that can be measured on all rows, `drawn` also for groups drawn anew.
 
     `group` (rows,) numbers the user or text of each row.
     """
     rows = np.arange(len(group))
     values = {name: measure(rows) for name, measure in measures.items()}
     known = {name: value for name, value in values.items() if not np.isnan(value)}
-    bounds = {name: resampled_interval(measures[name], group) for name in known} if intervals else {}
-    return Judgement(known, intervals={name: both for name, both in bounds.items() if not np.isnan(both[0])})
+    return Judgement(known, draws={name: metric_draws(measures[name], group) for name in known} if drawn else {})

@@ -6,7 +6,7 @@ the share of labels that stay is taken over every text, and the metric's loss co
 
 import numpy as np
 
-from mtrec_edge_compress.bootstrap import resampled_interval
+from mtrec_edge_compress.bootstrap import interval, metric_draws
 from mtrec_edge_compress.data.arrays import Arrays, IntArray
 from mtrec_edge_compress.data.schema import Fold, TaskSpec
 from mtrec_edge_compress.encoding import Encoded
@@ -68,15 +68,15 @@ def _least_loss(arrays: Arrays, task: TaskSpec, reference: Encoded, other: Encod
     before, after = (_labels(encoded, task, judged + shift) for encoded in (reference, other))
     if task.kind is Kind.TOKEN:
         old, new = (_span_counts(task, found, true) for found in (before, after))
-        return resampled_interval(lambda rows: _loss(_span_f1(old, rows), _span_f1(new, rows)), np.arange(len(judged)))[
-            0
-        ]
+        draws = metric_draws(lambda rows: _loss(_span_f1(old, rows), _span_f1(new, rows)), np.arange(len(judged)))
+        return interval(draws)[0]
     truth, first, second = (np.concatenate(part) for part in (true, before, after))
     measure = metrics.accuracy if task.headline == "accuracy" else metrics.macro_f1
-    return resampled_interval(
+    draws = metric_draws(
         lambda rows: _loss(measure(first[rows], truth[rows]), measure(second[rows], truth[rows])),
         np.arange(len(judged)),
-    )[0]
+    )
+    return interval(draws)[0]
 
 
 def _span_counts(task: TaskSpec, found: list[IntArray], true: list[IntArray]) -> Counts:

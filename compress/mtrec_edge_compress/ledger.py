@@ -15,6 +15,7 @@ from mtrec_edge_runtime.whole_file import write_whole
 # the models of the chain, and for comparison the student's shape trained without a teacher
 Stage = Literal["teacher", "student", "pruned", "healed", "onnx_fp32", "int8_fast", "int8_exact", "untaught"]
 TaskMetrics = dict[str, dict[str, float]]
+Draws = dict[str, list[float]]  # task -> its metric on unseen texts for each draw of users or texts, see bootstrap.py
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Row:
     chance: TaskMetrics
     counts: dict[str, dict[str, int]]
     known_items: TaskMetrics = field(default_factory=dict)  # the same with the teacher's vectors in the catalogue
+    draws: Draws = field(default_factory=dict)  # of `tasks`, the metric on unseen texts for each draw of users
 
     def evaluation(self, catalogue: Literal["teacher", "student"]) -> Evaluation:
         """Return the row as `verify` wants it: with the item vectors a bundle will hold, without per-user values."""

@@ -15,12 +15,15 @@ from mtrec_edge_compress.ledger import Row, Stage, TaskMetrics
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.quantize import ENCODER_EXACT, ENCODER_FAST, ENCODER_WEIGHTS
 from mtrec_edge_compress.scorer import RankFunction, torch_ranker
+from mtrec_edge_compress.unseen import unseen_draws
 
 FILES: dict[Variant, tuple[str, ...]] = {
     "fp32": (ENCODER_FP32, RANKER),
     "fast": (ENCODER_FAST, ENCODER_WEIGHTS, RANKER),
     "exact": (ENCODER_EXACT, ENCODER_WEIGHTS, RANKER),
 }
+
+DRAWN: tuple[Stage, ...] = ("teacher", "int8_fast", "untaught")  # what tiers compare
 
 
 def torch_row(job: Job, stage: Stage, model: MultiTaskModel, encoded: Encoded, folder: Path) -> Row:
@@ -52,11 +55,12 @@ def encode_by(graphs: Graphs, job: Job) -> Encoded:
 
 def _row(job: Job, stage: Stage, encoded: Encoded, rank: RankFunction, parameters: int, size_bytes: int) -> Row:
     """Judge on the TEST fold, and again with the teacher's vectors in the catalogue (not the teacher itself)."""
-    found = job.judge(encoded, rank)
+    found = job.judge(encoded, rank, drawn=stage in DRAWN)
     known: TaskMetrics = {}
     if stage not in ("teacher", "untaught"):  # the latter's vectors lie in a space of its own
         known = job.judge(encoded, rank, catalogue=teachers_catalogue(job, encoded)).tasks
-    return Row(stage, parameters, size_bytes, found.tasks, found.chance, found.counts, known)
+    draws = unseen_draws(found, job.arrays.tasks)
+    return Row(stage, parameters, size_bytes, found.tasks, found.chance, found.counts, known, draws)
 
 
 def teachers_catalogue(job: Job, encoded: Encoded) -> FloatArray:

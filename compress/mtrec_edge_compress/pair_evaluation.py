@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mtrec_edge_compress.bootstrap import mean_interval
+from mtrec_edge_compress.bootstrap import mean_draws
 from mtrec_edge_compress.cores import on_every_core
 from mtrec_edge_compress.data.arrays import Arrays, History, IntArray
 from mtrec_edge_compress.data.schema import Fold, TaskSpec
@@ -101,7 +101,7 @@ def judge_pairs(
     users: IntArray,
     fold: Fold,
     calibrated: bool,
-    intervals: bool,
+    drawn: bool,
 ) -> dict[str, Judgement]:
     """Return task -> judgement over these users of one domain. Several threads call `pair_scores`, once a user."""
     place = _Domain(arrays, domain, fold)
@@ -117,10 +117,10 @@ def judge_pairs(
             labelled[task.name].add(visit)
             if task.negatives:
                 ranked[task.name].add(visit)
-    judge = _LabelJudge(place, len(users), calibrated, intervals)
+    judge = _LabelJudge(place, len(users), calibrated, drawn)
     return {
         task.name: judge.judge(labelled[task.name], task).joined(
-            ranked[task.name].judgement(intervals=intervals) if task.negatives else Judgement()
+            ranked[task.name].judgement(drawn=drawn) if task.negatives else Judgement()
         )
         for task in tasks
     }
@@ -192,7 +192,7 @@ class _Ranked:
         for name, value in values.items():
             self.per_user[name][user] = value
 
-    def judgement(self, *, intervals: bool) -> Judgement:
+    def judgement(self, *, drawn: bool) -> Judgement:
         """Return the means over users who have something relevant."""
         known = {name: values for name, values in self.per_user.items() if not np.isnan(values).all()}
         means = {name: float(np.nanmean(values)) for name, values in known.items()}
@@ -205,8 +205,8 @@ class _Ranked:
         counts = {"users": len(self.lists), "relevant": self.relevant, "items": warm_items}
         counts |= {"cold_users": cold_users, "cold_relevant": self.cold_relevant}
         chance = {name: 0.5 if name == "cold_auc" else 0.0 for name in known}
-        bounds = {name: mean_interval(values) for name, values in known.items()} if intervals else {}
-        return Judgement(means, counts, chance, known | self.by_kind, intervals=bounds)
+        draws = {name: mean_draws(values) for name, values in known.items()} if drawn else {}
+        return Judgement(means, counts, chance, known | self.by_kind, draws=draws)
 
 
 def _item_kinds(popularity: IntArray, cold: Bools) -> dict[str, Bools]:
@@ -250,7 +250,7 @@ class _LabelJudge:
     place: _Domain
     users: int
     calibrated: bool
-    intervals: bool
+    drawn: bool
 
     def judge(self, labelled: _Labelled, task: TaskSpec) -> Judgement:
         """Return what the task's scores are worth on warm items, an amount's on cold items too."""
@@ -277,7 +277,7 @@ class _LabelJudge:
         spread[np.unique(user)] = metrics.user_auc(scores, labels, user)[0]
         chance = {"auc": 0.5, "gauc": 0.5}
         found = Judgement({}, {"events": len(labels)}, chance, {"user_auc": spread}, bins)
-        return measured(measures, user, intervals=self.intervals).joined(found)
+        return measured(measures, user, drawn=self.drawn).joined(found)
 
     def _amounts(self, columns: tuple[Scores, Scores, IntArray], task: TaskSpec, *, prefix: str) -> Judgement:
         """Judge predicted amounts; chance is the mean of the TRAIN labels, whatever the user or item."""
@@ -299,4 +299,4 @@ class _LabelJudge:
         np.divide(squared, count, out=spread, where=count > 0)
         constants, counts = {f"{prefix}rmse_constant": unknowing}, {f"{prefix}events": len(labels)}
         found = Judgement(constants, counts, chance, {f"{prefix}mse": spread})
-        return measured(measures, user, intervals=self.intervals).joined(found)
+        return measured(measures, user, drawn=self.drawn).joined(found)

@@ -1,5 +1,6 @@
 """Where the shipped student, INT8 `fast`, stands beside its teacher and BERT-base: what budget and tiers judge."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from mtrec_edge_compress.budget import quality_reasons, speed_reasons
 from mtrec_edge_compress.data.schema import TaskSpec
 from mtrec_edge_compress.job import Job
+from mtrec_edge_compress.judgement import Interval
 from mtrec_edge_compress.latency import read_latencies
 from mtrec_edge_compress.recipe import Budget
 from mtrec_edge_compress.reference import FILE, Comparison, compare, make_bert, read_comparison
@@ -40,7 +42,7 @@ class Standing:
     def facts(self) -> dict[str, Any]:
         """Return what the ledger says of it."""
         facts: dict[str, Any] = {
-            f"kept of the teacher, {place}": f"mean {shares.mean:.2%}, worst {shares.worst:.2%}"
+            f"kept of the teacher, {place}": _said(shares)
             for place, shares in (("known items", self.kept.seen), ("unseen texts", self.kept.unseen))
             if shares.tasks
         }
@@ -73,4 +75,22 @@ def shares_as_result(shares: Shares) -> results.Kept:
     """Return mean, worst and the share of each task, as result files have them; without tasks there is no mean."""
     if not shares.tasks:
         return {"tasks": {}}
-    return {"mean": shares.mean, "worst": shares.worst, "tasks": dict(shares.tasks)}
+    found = results.Kept(mean=shares.mean, worst=shares.worst, tasks=dict(shares.tasks))
+    if shares.draws:
+        found["intervals"] = {name: list(bounds) for name, bounds in shares.intervals.items()}
+    if not math.isnan(shares.mean_interval[0]):
+        found["mean_interval"] = list(shares.mean_interval)
+    return found
+
+
+def _said(shares: Shares) -> str:
+    """Return mean and worst task in words, with their intervals where there are any."""
+    worst = min(shares.tasks, key=shares.tasks.__getitem__)
+    return f"mean {shares.mean:.2%}{_bounds(shares.mean_interval)}, worst {shares.worst:.2%}" + _bounds(
+        shares.intervals.get(worst, (math.nan, math.nan))
+    )
+
+
+def _bounds(bounds: Interval) -> str:
+    low, high = bounds
+    return "" if math.isnan(low) else f" [{low:.1%}, {high:.1%}]"

@@ -12,7 +12,7 @@ import numpy as np
 
 from mtrec_edge_compress.baselines import fit_baselines
 from mtrec_edge_compress.baselines.baseline import Baseline
-from mtrec_edge_compress.bootstrap import mean_interval
+from mtrec_edge_compress.bootstrap import interval, mean_draws
 from mtrec_edge_compress.bundle_scorer import BundleScorer
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.evaluate import Evaluation, evaluate
@@ -122,7 +122,7 @@ class _Test:
             seed=self.seed,
             tasks=tasks,
             calibrated=calibrated,
-            intervals=True,
+            drawn=True,
         )
 
     def ranked(self, tasks: Sequence[str]) -> list[str]:
@@ -190,7 +190,7 @@ def _bounds_over_seeds(
     parts: Sequence[Evaluation], per_user: Mapping[str, Mapping[str, Scores]], task: str, metric: str
 ) -> tuple[float, float]:
     if metric in per_user[task]:
-        return mean_interval(per_user[task][metric])
+        return interval(mean_draws(per_user[task][metric]))
     low, high = np.mean([part.intervals[task][metric] for part in parts], axis=0)
     return float(low), float(high)
 

@@ -82,14 +82,20 @@ def tier_table(tiers: Tiers) -> Table:
         taken = milliseconds(tier)
         row = [name, f"{tier['size_bytes'] / 1e6:.2f}", f"{tier['size_ratio']:.3g}"]
         row += ["-" if taken is None else f"{taken:.3f}", f"{tier['latency_ratio']:.3g}"]
-        row += [_share(tier, fold, part) for fold in (*FOLDS, "untaught") for part in ("mean", "worst")]
+        row += [cell for fold in (*FOLDS, "untaught") for cell in _shares(tier.get(fold, {}))]
         rows.append((*row, "yes" if tier["certified"] else "no"))
     head = ("tier", "MB", "times smaller", "ms", "times faster", "seen, mean", "worst", "unseen, mean", "worst")
     return Table((*head, "without a teacher, mean", "worst", "certified"), tuple(rows))
 
 
-def _share(tier: Mapping[str, Any], fold: str, part: str) -> str:
-    return f"{tier[fold][part]:.1%}" if part in tier.get(fold, {}) else "-"
+def _shares(kept: Mapping[str, Any]) -> tuple[str, str]:
+    """Return mean and worst share, with their 95 % intervals where there are any."""
+    if not kept.get("tasks"):
+        return "-", "-"
+    worst = min(kept["tasks"], key=kept["tasks"].__getitem__)
+    bounds = (kept.get("mean_interval"), kept.get("intervals", {}).get(worst))
+    mean, least = (f" [{both[0]:.1%}, {both[1]:.1%}]" if both else "" for both in bounds)
+    return f"{kept['mean']:.1%}{mean}", f"{kept['worst']:.1%}{least}"
 
 
 def milliseconds(tier: Mapping[str, Any]) -> float | None:

@@ -45,6 +45,8 @@ class Kept(TypedDict):
     tasks: dict[str, float]  # task -> share
     mean: NotRequired[float]
     worst: NotRequired[float]
+    intervals: NotRequired[dict[str, list[float]]]  # task -> 95 % bounds of its share, users or texts drawn anew
+    mean_interval: NotRequired[list[float]]
 
 
 class TierResult(TypedDict):
