@@ -1,20 +1,48 @@
 """How a student starts: from the teacher's outputs it is near the teacher before it has learned anything."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from tiny_training import CPU, ENDS, RECIPE, tiny_arrays, tiny_teacher, tokens_for, vocabulary_for
+from transformers import MPNetConfig, MPNetModel
 
 from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.encoding import encode_all, encode_pooled
 from mtrec_edge_compress.recipe import Recipe, Student
-from mtrec_edge_compress.start import fit_projection, new_student, token_outputs
+from mtrec_edge_compress.start import check_start, fit_projection, new_student, token_outputs
+from mtrec_edge_runtime.errors import MtrecError, RecipeError, StageError
 from mtrec_edge_runtime.tasks import Kind
 
 
 def recipe_of(student: Student) -> Recipe:
     return replace(RECIPE, student=replace(student, dropout=0.0))
+
+
+@pytest.fixture
+def mpnet(tmp_path: Path) -> str:
+    """An encoder whose layers are of another form than BERT's, with BERT's words, as a folder."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+    words = vocabulary_for(tiny_arrays())
+    MPNetModel(MPNetConfig(vocab_size=len(words), **sizes), add_pooling_layer=False).save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": true, "tokenizer_class": "BertTokenizer"}')
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("student", "kind", "message"),
+    [
+        (Student(), StageError, "the layers of MPNetModel.*student.encoder=PATH"),
+        (Student("outputs", hidden_size=33), RecipeError, r"hidden_size = 33: .* \(32\).*a smaller number"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused(mpnet: str, student: Student, kind: type[MtrecError], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        check_start(recipe_of(student), mpnet)
+    check_start(recipe_of(Student("outputs", hidden_size=32)), mpnet)
 
 
 def test_a_tokens_output_is_the_mean_state_of_that_token_alone() -> None:

@@ -141,12 +141,8 @@ def compact_from_bert(
     Raises:
         StageError: the backbone has no BERT layers to copy.
     """
+    check_layers(bert)
     config = bert.config
-    if not hasattr(bert, "encoder") or not hasattr(bert.embeddings, "token_type_embeddings"):
-        raise StageError(
-            f"a student cannot be started from the layers of {type(bert).__name__}; the next step: use a BertModel "
-            "as the teacher's encoder, or give the student one of its own with --set student.encoder=PATH"
-        )
     head_size = config.hidden_size // config.num_attention_heads
     kept = tuple((config.num_attention_heads, config.intermediate_size) for _ in layers)
     shape = CompactShape(
@@ -159,6 +155,15 @@ def compact_from_bert(
             assert isinstance(target, Layer)
             _copy_layer(target, bert.encoder.layer[index])
     return student
+
+
+def check_layers(bert: PreTrainedModel) -> None:
+    """Raise StageError when a backbone has no BERT layers to copy."""
+    if not hasattr(bert, "encoder") or not hasattr(bert.embeddings, "token_type_embeddings"):
+        raise StageError(
+            f"a student cannot be started from the layers of {type(bert).__name__}; the next step: use a BertModel "
+            "as the teacher's encoder, or give the student one of its own with --set student.encoder=PATH"
+        )
 
 
 def _start_embeddings(target: Embeddings, source: Any, token_ids: Tensor) -> None:

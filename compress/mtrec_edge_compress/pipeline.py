@@ -50,6 +50,7 @@ from mtrec_edge_compress.stages import (
     time_pruning,
     verify_graphs,
 )
+from mtrec_edge_compress.start import check_start
 from mtrec_edge_compress.teacher import small_random_bert
 from mtrec_edge_compress.unlabelled import check_files, file_hash
 from mtrec_edge_runtime.errors import StageError
@@ -119,19 +120,21 @@ def run(recipe_path: Path, *, data: Path, out: Path, options: RunOptions, overri
         MtrecError: whatever stands in the way, with the next step.
     """
     recipe, arrays = read_recipe(recipe_path, overrides), read_arrays(data)
-    check_run(recipe, arrays, out)
+    check_run(recipe, arrays, out, options)
     job, settings = open_job(recipe, arrays, out=out, options=options)
     run_through(job, settings, STAGES)
     return finish(job)
 
 
-def check_run(recipe: Recipe, arrays: Arrays, out: Path) -> None:
+def check_run(recipe: Recipe, arrays: Arrays, out: Path, options: RunOptions) -> None:
     """Refuse, before anything is trained, what could not be finished."""
     refuse_foreign(out)
     if not any(task.source == "events" for task in arrays.tasks):
         raise StageError("the dataset has no regression or binary task, so there is nothing to rank; add one")
     check_budget(recipe.budget, arrays.tasks)
     check_files(recipe.augment.unlabelled)
+    if encoder := recipe.student.encoder or options.encoder or recipe.teacher.encoder:  # else a small random BERT
+        check_start(recipe, encoder)
 
 
 def run_through(job: Job, settings: Settings, stages: Sequence[StageOf]) -> None:

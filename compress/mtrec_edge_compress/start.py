@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from mtrec_edge_compress.compact import CompactBert, CompactShape, Layer, compact_from_bert
+from mtrec_edge_compress.compact import CompactBert, CompactShape, Layer, check_layers, compact_from_bert
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.teacher import load_backbone
+from mtrec_edge_compress.tokens import vocabulary_of
 from mtrec_edge_runtime.errors import RecipeError
 from mtrec_edge_runtime.tasks import Kind
 
@@ -29,6 +30,28 @@ HEAD_SIZE = 32
 NEW_HEADS, NEW_UNITS = 3, 192  # of a new layer, unless the recipe says
 RUN_TOKENS = 512  # tokens asked about at once
 RIDGE = 1e-3  # of the mean square of the pooled states, in the closed-form start of the projection
+
+
+def check_start(recipe: Recipe, encoder: str) -> None:
+    """Refuse, before a teacher is trained, an encoder from which no student of this recipe can start.
+
+    Raises:
+        StageError: it cannot be loaded, has no uncased WordPiece vocabulary, or no BERT layers where these are copied.
+        RecipeError: the student would be wider than its teacher or its vocabulary.
+    """
+    settings, words, bert = recipe.student, len(vocabulary_of(encoder)), load_backbone(encoder)
+    if settings.start == "layers":
+        check_layers(bert)
+    else:
+        _check_width(settings.hidden_size, bert.config.hidden_size, min(words, settings.vocabulary))
+
+
+def _check_width(hidden: int, wide: int, words: int) -> None:
+    if hidden > min(wide, words):
+        raise RecipeError(
+            f"student.hidden_size = {hidden}: from outputs a student is at most as wide as its teacher ({wide}) and as "
+            f"its vocabulary ({words}); the next step: a smaller number, or more words"
+        )
 
 
 def new_student(
@@ -97,11 +120,7 @@ def _from_outputs(
     """Return the backbone, and the basis (teacher's hidden, hidden) its states are coordinates in."""
     settings, wide = recipe.student, bert.config.hidden_size
     hidden = settings.hidden_size or wide
-    if hidden > min(wide, len(token_ids)):
-        raise RecipeError(
-            f"student.hidden_size = {hidden}: from outputs a student is at most as wide as its teacher ({wide}) and as "
-            f"its vocabulary ({len(token_ids)}); the next step: a smaller number, or more words"
-        )
+    _check_width(hidden, wide, len(token_ids))
     size = settings.embedding_size if 0 < settings.embedding_size < hidden else hidden
     shape = CompactShape(
         len(token_ids),

@@ -90,7 +90,7 @@ def run_tiers(
     """
     recipe, tiers = read_recipe(recipe_path, overrides), read_tiers(recipe_path, names, overrides)
     arrays = read_arrays(data)
-    _check(tiers, arrays, out)
+    _check(tiers, arrays, out, options)
     job, settings = open_job(recipe, arrays, out=out, options=options)
     run_through(job, settings, SHARED)
     found: dict[str, TierResult] = {}
@@ -152,9 +152,9 @@ def tier_result(job: Job, done: Result) -> TierResult:
     return found
 
 
-def _check(tiers: Mapping[str, Recipe], arrays: Arrays, out: Path) -> None:
+def _check(tiers: Mapping[str, Recipe], arrays: Arrays, out: Path, options: RunOptions) -> None:
     """Refuse, before anything is trained, what could not be finished."""
     if (out / "manifest.json").exists():
         raise StageError(f"{out} is a bundle, and tiers want a folder for theirs; the next step: choose another --out")
     for name, recipe in tiers.items():
-        check_run(recipe, arrays, out / name)
+        check_run(recipe, arrays, out / name, options)
