@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from mtrec_edge_compress.compact import CompactBert, compact_from_bert
+from mtrec_edge_compress.compact import CompactBert, compact_from_bert, narrow_words
 from mtrec_edge_runtime.errors import StageError
 
 
@@ -62,6 +62,21 @@ def test_padding_changes_nothing() -> None:
         ids, mask = padded_batch()
         together = student(ids, mask)[0][1:, :3]
     assert (alone - together).abs().max() < 2e-6
+
+
+@torch.no_grad()
+def test_narrower_words_are_the_best_rank_there_is_and_keep_their_mean() -> None:
+    student = whole_student(tiny_bert())
+    words = student.embeddings
+    before, place = words.word.weight.clone(), words.position.clone()
+    narrow_words(student, before.shape[1])
+    assert isinstance(words.expand, torch.nn.Identity)  # as narrow as it was
+    for size in (5, 3):  # a narrow table may become narrower
+        narrow_words(student, size)
+        assert student.shape.embedding_size == words.word.embedding_dim == size
+        found = words.expand(words.word.weight) + (words.position - place)[0]
+        lost = torch.linalg.svdvals(before - before.mean(0))[size:].square().sum()
+        assert float((found - before).square().sum()) == pytest.approx(float(lost), rel=1e-3)
 
 
 def test_a_backbone_without_bert_layers_is_refused() -> None:

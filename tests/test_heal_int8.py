@@ -14,7 +14,7 @@ from mtrec_edge_compress.collaboration import save_collaboration
 from mtrec_edge_compress.heal_int8 import Figures, gate_reasons, heal, why_undo, worst_loss
 from mtrec_edge_compress.job import COLLABORATION, Job
 from mtrec_edge_compress.ledger import Row, Stage, StageRecord
-from mtrec_edge_compress.recipe import Bundle, Distill, Heal, Quantize, Recipe, Student, Verify, settings_of
+from mtrec_edge_compress.recipe import Bundle, Distill, Heal, Prune, Quantize, Recipe, Student, Verify, settings_of
 from mtrec_edge_compress.student_training import StudentTraining
 
 KEPT_BY_ALL = Verify(task_loss=1000.0, label_agreement=0.0)
@@ -148,10 +148,10 @@ def test_settings_of_healing_are_its_stages_alone() -> None:
     assert settings_of(replace(on, verify=Verify(pool=20)), "heal") == settings_of(on, "heal")
 
 
-def test_distillation_depends_on_words_of_few_bits_alone() -> None:
-    four, eight = Recipe(quantize=Quantize(word_bits=4)), Recipe()
-    assert settings_of(four, "distill") != settings_of(eight, "distill")
-    assert "word_bits" not in settings_of(eight, "distill")
+def test_pruning_depends_on_words_of_few_bits_and_on_narrower_ones_alone() -> None:
+    four, narrow, eight = Recipe(quantize=Quantize(word_bits=4)), Recipe(prune=Prune(embedding_size=64)), Recipe()
+    assert settings_of(four, "prune") != settings_of(eight, "prune") != settings_of(narrow, "prune")
+    assert not {"word_bits", "embedding_size"} & settings_of(eight, "prune").keys()
 
 
 def test_nothing_depends_on_no_own_windows() -> None:

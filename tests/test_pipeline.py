@@ -167,7 +167,7 @@ def test_a_budget_of_a_task_that_is_not_there_is_told_before_anything_is_made(pl
 
 def test_an_encoder_that_no_student_can_start_from_is_told_before_anything_is_made(place: Place) -> None:
     before = place.made()
-    with pytest.raises(StageError, match="the folder has no config.json.*; the next step"):
+    with pytest.raises(StageError, match=r"the folder has no config\.json.*; the next step"):
         place.run(f"student.encoder={place.folder / 'data'}")
     assert remade(place, before) == []
 

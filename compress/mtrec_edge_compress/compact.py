@@ -6,7 +6,7 @@ layer. With E = hidden and nothing removed it computes exactly what BertModel do
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -134,7 +134,7 @@ def compact_from_bert(
         bert: a `transformers` BertModel.
         layers: indices of the layers to keep, in order.
         token_ids: for each student token the teacher's id whose row it starts from.
-        embedding_size: E; the table keeps its E principal directions (truncated SVD, the best rank-E start).
+        embedding_size: E; the hidden size leaves the table whole.
         positions: served length in tokens.
         dropout: dropout of the student.
 
@@ -145,16 +145,35 @@ def compact_from_bert(
     config = bert.config
     head_size = config.hidden_size // config.num_attention_heads
     kept = tuple((config.num_attention_heads, config.intermediate_size) for _ in layers)
-    shape = CompactShape(
-        len(token_ids), embedding_size, config.hidden_size, head_size, positions, kept, config.layer_norm_eps, dropout
-    )
-    student = CompactBert(shape)
+    hidden, eps = config.hidden_size, config.layer_norm_eps
+    student = CompactBert(CompactShape(len(token_ids), hidden, hidden, head_size, positions, kept, eps, dropout))
     with torch.no_grad():
         _start_embeddings(student.embeddings, bert.embeddings, torch.as_tensor(list(token_ids)))
         for target, index in zip(student.layers, layers, strict=True):
             assert isinstance(target, Layer)
             _copy_layer(target, bert.encoder.layer[index])
+    narrow_words(student, embedding_size)
     return student
+
+
+@torch.no_grad()
+def narrow_words(backbone: CompactBert, size: int) -> None:
+    """Factorise the word table to rows of `size` numbers: its principal directions, the best rank there is (SVD).
+
+    The rows' mean goes to the positions, which every token has one of. A table as narrow as that stays as it is.
+    """
+    words = backbone.embeddings
+    if size >= words.word.embedding_dim:
+        return
+    rows = words.expand(words.word.weight)  # (vocabulary, hidden)
+    mean = rows.mean(0)
+    left, sizes, right = torch.linalg.svd(rows - mean, full_matrices=False)
+    words.word = nn.Embedding(len(rows), size, device=rows.device)
+    words.word.weight.copy_(left[:, :size] * sizes[:size])
+    words.expand = nn.Linear(size, rows.shape[1], bias=False, device=rows.device)
+    words.expand.weight.copy_(right[:size].T)
+    words.position.add_(mean)
+    backbone.shape = replace(backbone.shape, embedding_size=size)
 
 
 def check_layers(bert: PreTrainedModel) -> None:
@@ -169,15 +188,7 @@ def check_layers(bert: PreTrainedModel) -> None:
 def _start_embeddings(target: Embeddings, source: Any, token_ids: Tensor) -> None:
     words = source.word_embeddings.weight[token_ids].float()
     positions = source.position_embeddings.weight[: target.position.shape[0]] + source.token_type_embeddings.weight[0]
-    if isinstance(target.expand, nn.Linear):
-        mean = words.mean(0)
-        left, size, right = torch.linalg.svd(words - mean, full_matrices=False)
-        rank = target.word.embedding_dim
-        target.word.weight.copy_(left[:, :rank] * size[:rank])
-        target.expand.weight.copy_(right[:rank].T)
-        positions = positions + mean
-    else:
-        target.word.weight.copy_(words)
+    target.word.weight.copy_(words)
     target.position.copy_(positions)
     target.norm.load_state_dict(source.LayerNorm.state_dict())
 

@@ -15,7 +15,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from mtrec_edge_compress.batches import BatchSource
-from mtrec_edge_compress.compact import CompactBert, Layer
+from mtrec_edge_compress.compact import CompactBert, Layer, narrow_words
 from mtrec_edge_compress.cores import every_core
 from mtrec_edge_compress.device import open_device
 from mtrec_edge_compress.latency_table import LatencyTable, measure_table
@@ -135,13 +135,15 @@ def _cut(linear: nn.Linear, kept: Tensor, axis: int) -> nn.Linear:
 
 
 def prune(training: StudentTraining, *, folder: Path, validate: Validate) -> dict[str, float]:
-    """Prune and heal in rounds, then learn the tasks once more.
+    """Narrow the words, prune and heal in rounds, then learn the tasks once more; words of few bits are rounded.
 
     Each round's removal is remembered, so that a killed run resumes inside its healing.
     """
     learner, settings = training.learner, training.recipe.prune
-    backbone, rounds = compact_backbone(learner), settings.rounds
+    backbone, rounds, bits = compact_backbone(learner), settings.rounds, training.recipe.quantize.word_bits
     whole = backbone.shape.layers
+    if settings.embedding_size:
+        narrow_words(backbone, settings.embedding_size)
     for number in range(1, rounds + 1):
         place = folder / f"round-{number}"
         remembered = place / KEPT
@@ -154,7 +156,7 @@ def prune(training: StudentTraining, *, folder: Path, validate: Validate) -> dic
         PartialState().wait_for_everyone()
         remove_again(backbone, remembered)
         title = f"heal {number}/{rounds}"
-        training.fit(settings.heal, with_pairs=False, folder=place, label=title, number=number)
+        training.fit(settings.heal, with_pairs=False, folder=place, label=title, number=number, word_bits=bits)
     return training.fit(
         settings.tasks,
         with_pairs=True,
@@ -162,6 +164,7 @@ def prune(training: StudentTraining, *, folder: Path, validate: Validate) -> dic
         label="pruned tasks",
         number=rounds + 1,
         validate=validate,
+        word_bits=bits,
     )
 
 

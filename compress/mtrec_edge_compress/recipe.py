@@ -163,6 +163,7 @@ class Prune(Ranged):
     table = "prune."
     heads: Annotated[float, 0.0, 0.9] = 0.25  # share of all attention heads removed in the end
     units: Annotated[float, 0.0, 0.95] = 0.25  # share of all feed-forward units removed in the end
+    embedding_size: Annotated[int, 0, 4096] = 0  # words are factorised to this many numbers first; 0 leaves them
     max_ms: Annotated[float, 0.0, 10_000.0] = 0.0  # remove more, until 32 tokens take this by a table measured here
     rounds: Annotated[int, 1, 100] = 3
     importance_steps: Count = 20  # batches whose gradients make the importance
@@ -209,7 +210,7 @@ class Quantize(Ranged):
 
     table = "quantize."
     reduce_range: bool = True  # weights small enough that a CPU without VNNI cannot overflow
-    word_bits: Literal[8, 4, 2] = 8  # of each number of the word table; fewer are rounded while a student learns
+    word_bits: Literal[8, 4, 2] = 8  # of each number of the word table; fewer are rounded while `prune` heals
     fp32_budget_bytes: Annotated[int, 0, 1 << 30] = 0  # to spend on products left in FP32, the most sensitive first
     max_cosine_error: Share = 0.0  # nothing more is spent once the item vector's mean 1 - cosine to FP32 is not above
     candidates: bool = False  # ship the graph that is fastest on this machine; the same recipe may then give others
@@ -323,10 +324,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse words that cannot be packed, before anything is trained."""
-        a_byte, size = 8 // self.quantize.word_bits, self.student.embedding_size or self.student.hidden_size
+        a_byte, started = 8 // self.quantize.word_bits, self.student.embedding_size or self.student.hidden_size
+        size = self.prune.embedding_size or started
         if size % a_byte:
             raise RecipeError(
-                f"student.embedding_size = {size}: with quantize.word_bits = {self.quantize.word_bits} a byte holds "
+                f"embedding_size = {size}: with quantize.word_bits = {self.quantize.word_bits} a byte holds "
                 f"{a_byte} numbers of a word; write a multiple of {a_byte}"
             )
 
@@ -335,12 +337,14 @@ def settings_of(recipe: Recipe, key: str) -> Any:
     """Return the settings under a top-level key, as what a stage's outcome depends on.
 
     `heal` is a key of its own, with the limits that decide whether it is needed, and no part of `quantize`: where it is
-    off, nothing depends on it; nor on a window of one token, nor on no own windows. A student learns with words of few
-    bits as they are stored.
+    off, nothing depends on it; nor on a window of one token, on no own windows, nor on words that stay as wide as they
+    are. `prune` heals around words of few bits.
     """
     stored = asdict(recipe)
     if recipe.quantize.word_bits != 8:
-        stored["distill"]["word_bits"] = recipe.quantize.word_bits
+        stored["prune"]["word_bits"] = recipe.quantize.word_bits
+    if not recipe.prune.embedding_size:
+        del stored["prune"]["embedding_size"]
     if recipe.student.token_window == 1:
         del stored["student"]["token_window"]
     if not recipe.distill.own_windows:

@@ -14,11 +14,18 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from mtrec_edge_compress.compact import CompactBert, CompactShape, Layer, check_layers, compact_from_bert
+from mtrec_edge_compress.compact import (
+    CompactBert,
+    CompactShape,
+    Layer,
+    check_layers,
+    compact_from_bert,
+    narrow_words,
+)
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.teacher import load_backbone
@@ -121,10 +128,9 @@ def _from_outputs(
     settings, wide = recipe.student, bert.config.hidden_size
     hidden = settings.hidden_size or wide
     _check_width(hidden, wide, len(token_ids))
-    size = settings.embedding_size if 0 < settings.embedding_size < hidden else hidden
     shape = CompactShape(
         len(token_ids),
-        size,
+        hidden,
         hidden,
         HEAD_SIZE,
         recipe.model.max_tokens,
@@ -139,12 +145,7 @@ def _from_outputs(
     rows = outputs @ basis
     embeddings = backbone.embeddings
     with torch.no_grad():
-        if isinstance(embeddings.expand, nn.Linear):
-            left, sizes, right = torch.linalg.svd(rows, full_matrices=False)
-            embeddings.word.weight.copy_(left[:, :size] * sizes[:size])
-            embeddings.expand.weight.copy_(right[:size].T)
-        else:
-            embeddings.word.weight.copy_(rows)
+        embeddings.word.weight.copy_(rows)
         scale = float(rows.std(dim=1).mean())
         norms = [embeddings.norm]
         for layer in backbone.layers:
@@ -155,6 +156,7 @@ def _from_outputs(
             norms += [layer.attention_norm, layer.output_norm]
         for norm in norms:  # states keep the size of the rows
             norm.weight.fill_(scale)
+    narrow_words(backbone, settings.embedding_size or hidden)
     return backbone, basis
 
 

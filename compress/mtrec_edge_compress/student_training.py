@@ -9,6 +9,7 @@ from mtrec_edge_compress.cross_pairs import CrossTaught
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.device import Device
 from mtrec_edge_compress.fake_quantize import rounded_words
+from mtrec_edge_compress.lookup_tables import WordBits
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.student_learner import StudentLearner, compact_backbone
 from mtrec_edge_compress.training import Validate, fit
@@ -49,12 +50,13 @@ class StudentTraining:
         label: str,
         number: int = 0,
         validate: Validate | None = None,
+        word_bits: WordBits = 8,
     ) -> dict[str, float]:
-        """Train in place, words as they will be stored; return the best epoch's validation metrics.
+        """Train in place and return the best epoch's validation metrics; the rest is as in `training.fit`.
 
-        The rest is as in `training.fit`.
+        With words of less than 8 bits they are rounded at every step, and in the end, as they will be stored.
         """
-        with rounded_words(compact_backbone(self.learner), self.recipe.quantize.word_bits):
+        with rounded_words(compact_backbone(self.learner), word_bits):
             return fit(
                 self.learner,
                 self.batches(settings, with_pairs=with_pairs, number=number),

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from mtrec_edge_compress.compact import CompactBert
+from mtrec_edge_compress.compact import CompactBert, narrow_words
 from mtrec_edge_compress.cores import every_core
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.job import Job
@@ -55,5 +55,7 @@ def untrained(job: Job) -> MultiTaskModel:
     assert isinstance(backbone, CompactBert)
     number = 0 if job.prune_undone else job.recipe.prune.rounds
     rounds = [job.folder("prune") / f"round-{done}" / KEPT for done in range(1, number + 1)]
+    if rounds and job.recipe.prune.embedding_size:
+        narrow_words(backbone, job.recipe.prune.embedding_size)
     remove_again(backbone, job.folder("distill") / KEPT, *rounds)
     return model
