@@ -1,6 +1,6 @@
 """Fake quantization: a student in torch that rounds as its INT8 graph does, and learns as if it did not.
 
-Words of few bits are rounded whenever a student learns (`rounded_words`): a table of 2 bits that is rounded only
+Words of few bits are rounded while pruning heals (`rounded_words`): a table of 2 bits that is rounded only
 afterwards is another table. Products are rounded where healing asks for it. Both by the functions that `quantize`
 rounds by, wide channels evened out before (smooth.py), and stay floats; the gradient passes straight through. Sources:
 Jacob et al., Quantization and training of neural networks for efficient integer-arithmetic-only inference, 2018;
