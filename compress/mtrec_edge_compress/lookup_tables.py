@@ -27,7 +27,7 @@ FewBits = Literal[4, 2]
 WORDS = "input_ids"  # what words are looked up by; any other table is one of positions
 MIN_TABLE_BYTES = 4096  # a smaller lookup table costs more as nodes than it saves as bytes
 # Scales tried, in root mean squares of a row: so near that rows already stored are found again.
-STEPS = {4: np.geomspace(0.09, 0.5, 16), 2: np.geomspace(0.33, 0.8, 8)}
+STEPS = {4: np.geomspace(0.09, 0.5, 32), 2: np.geomspace(0.33, 0.8, 8)}
 LEAST_SCALE = 2.0**-14  # the least float16 of full precision
 
 
