@@ -9,7 +9,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mtrec_edge_compress.lookup_tables import (
     FewBits,
-    byte_levels,
     cosine_transform,
     int8_rows,
     packed_rows,
@@ -38,16 +37,16 @@ def test_two_and_four_bits_by_hand() -> None:
     assert (unpack_rows(packed, scales, 2)[0] == table[0]).all() and np.abs(
         unpack_rows(packed, scales, 2)[1]
     ).max() < 1e-4
-    four = np.array([[-7.5, 7.5, 0.5, -2.5]], np.float32)  # 0.5 * (-15, 15, 1, -5), stored as 0, 15, 8, 5
-    packed, scales = packed_rows(four, 4)
-    assert scales[0] == 0.5 and packed[0].tolist() == [0 + 16 * 15, 8 + 16 * 5]
+    four = np.array([[-7.5, 7.5, 0.5, -2.5]], np.float32)  # 0.5 * (-15, 15, 1, -5)
+    packed, scales = packed_rows(four, 4)  # stored as 0, 15, 8, 5, the first two in the low bits
+    assert scales[0] == 0.5 and packed[0].tolist() == [0 + 16 * 8, 15 + 16 * 5]
     assert (unpack_rows(packed, scales, 4) == four).all()
 
 
 def test_a_byte_stands_for_two_or_four_levels() -> None:
-    assert byte_levels(2)[0b11_10_01_00].tolist() == [-3, -1, 1, 3]
-    assert byte_levels(4)[0xF0].tolist() == [-15, 15]
-    assert byte_levels(2).shape == (256, 4) and byte_levels(4).shape == (256, 2)
+    one = np.ones((1, 1), np.float16)
+    assert unpack_rows(np.array([[0b11_10_01_00]], np.uint8), one, 2).tolist() == [[-3, -1, 1, 3]]
+    assert unpack_rows(np.array([[0xF0]], np.uint8), one, 4).tolist() == [[-15, 15]]
 
 
 @pytest.mark.parametrize(("bits", "error"), [(2, 0.1188), (4, 0.0115)])

@@ -3,11 +3,12 @@
 In plain operators:
 
 * Words, 8 bits: an INT8 row and a scale a word. ONNX Runtime's own way is one scale a table.
-* Words, 4 or 2 bits: two or four numbers a byte. A table of what each of the 256 bytes stands for unpacks the rows of a
-  text; the words stay packed in memory. Levels lie even around 0: with 2 bits -3, -1, 1, 3 times the row's scale, which
-  is searched for the least squared error and stored in 16 bits. A factorised table is turned before, and the matrix
-  that its rows meet turned back: a few directions hold most of a row, and steps as wide as those need leave the others
-  none. Source: Ashkboos et al., QuaRot, 2024; here a cosine transform, which any size has and which needs no seed.
+* Words, 4 or 2 bits: two or four numbers a byte, the row's first half or quarter in the lowest bits. `BitShift` and
+  `Mod` on uint8 unpack the rows of a text; the words stay packed in memory. Levels lie even around 0: with 2 bits -3,
+  -1, 1, 3 times the row's scale, which is searched for the least squared error and stored in 16 bits. A factorised
+  table is turned before, and the matrix that its rows meet turned back: a few directions hold most of a row, and steps
+  as wide as those need leave the others none. Source: Ashkboos et al., QuaRot, 2024; here a cosine transform, which
+  any size has and which needs no seed.
 * Positions, 16 bits, for each of their rows holds a channel thirty times as wide as the rest.
 
 Edits an FP32 graph in place; knows nothing of matrices.
@@ -41,8 +42,8 @@ def int8_rows(table: Array) -> tuple[Array, Array]:
 def packed_rows(table: Array, bits: FewBits) -> tuple[Array, Array]:
     """Return packed rows, uint8 (rows, E * bits / 8), and their float16 scales (rows, 1).
 
-    row = level * scale, levels the odd numbers from -(2^bits - 1) to 2^bits - 1; the first number of a byte is in its
-    lowest bits. E must be a multiple of 8 / bits.
+    row = level * scale, levels the odd numbers from -(2^bits - 1) to 2^bits - 1. A byte's lowest bits are of the row's
+    first half or quarter, the next ones of its second. E must be a multiple of 8 / bits.
     """
     exact, last = table.astype(np.float32), 2**bits - 1
     spread = np.sqrt(np.square(exact).mean(axis=1, keepdims=True))
@@ -55,21 +56,16 @@ def packed_rows(table: Array, bits: FewBits) -> tuple[Array, Array]:
         better = error < best
         best = np.where(better, error, best)
         levels, scales = np.where(better, tried, levels), np.where(better, scale, scales)
-    codes = ((levels.astype(np.int16) + last) // 2).astype(np.uint8).reshape(len(table), -1, 8 // bits)
-    places = np.arange(0, 8, bits, dtype=np.uint8)
-    return np.bitwise_or.reduce(codes << places, axis=2), scales.astype(np.float16)
+    codes = ((levels.astype(np.int16) + last) // 2).astype(np.uint8)
+    parts = [part << place for part, place in zip(np.split(codes, 8 // bits, axis=1), range(0, 8, bits), strict=True)]
+    return np.bitwise_or.reduce(parts), scales.astype(np.float16)
 
 
 def unpack_rows(packed: Array, scales: Array, bits: FewBits) -> Array:
     """Return the float32 rows that `packed_rows` stands for."""
-    rows: Array = byte_levels(bits)[packed].reshape(len(packed), -1) * scales.astype(np.float32)
+    codes = np.concatenate([packed >> place & (2**bits - 1) for place in range(0, 8, bits)], axis=1)
+    rows: Array = (2 * codes.astype(np.float32) - (2**bits - 1)) * scales.astype(np.float32)
     return rows
-
-
-def byte_levels(bits: FewBits) -> Array:
-    """Return the levels that each byte stands for, int8 (256, 8 / bits)."""
-    codes = np.arange(256)[:, None] >> np.arange(0, 8, bits) & (2**bits - 1)
-    return (2 * codes - (2**bits - 1)).astype(np.int8)
 
 
 def _odd(numbers: Array, last: int) -> Array:
@@ -126,21 +122,41 @@ def _look_up_packed(model: Any, node: Any, table: Array, bits: FewBits) -> list[
             f"step: a student.embedding_size that is a multiple of {8 // bits}, or --set quantize.word_bits=8"
         )
     packed, scales = packed_rows(_turned(model, node, table), bits)
-    constants = {"packed": packed, "scale": scales, "levels": byte_levels(bits), "rows": np.array([0, 0, size])}
+    middle = np.array((2**bits - 1) / 2, np.float32)  # level * scale = (code - middle) * (2 * scale)
+    constants = {"packed": packed, "step": 2 * scales, "middle": middle, "codes": np.array(2**bits, np.uint8)}
+    constants |= {str(place): np.array(place, np.uint8) for place in range(bits, 8, bits)}
     for part, value in constants.items():
         add_weight(model, f"{name}.{part}", value)
-    parts = ("bytes", "places", "levels", "numbers", "rows", "half", "scale")
-    rows, places, levels, numbers, shaped, half, scale = (f"{node.name}/{part}" for part in parts)
+    rows, both, floats, even, half, step = (
+        f"{node.name}/{part}" for part in ("packed", "codes", "float", "even", "half", "step")
+    )
+    unpacking, codes = _unpack(rows, name, bits)
     return [
         helper.make_node("Gather", [f"{name}.packed", ids], [rows], rows),
-        helper.make_node("Cast", [rows], [places], places, to=TensorProto.INT32),
-        helper.make_node("Cast", [f"{name}.levels"], [levels], levels, to=TensorProto.FLOAT),  # once, when opened
-        helper.make_node("Gather", [levels, places], [numbers], numbers),
-        helper.make_node("Reshape", [numbers, f"{name}.rows"], [shaped], shaped),
-        helper.make_node("Gather", [f"{name}.scale", ids], [half], half),
-        helper.make_node("Cast", [half], [scale], scale, to=TensorProto.FLOAT),
-        helper.make_node("Mul", [shaped, scale], [node.output[0]], f"{node.name}/Mul"),
+        *unpacking,
+        helper.make_node("Concat", codes, [both], both, axis=-1),
+        helper.make_node("Cast", [both], [floats], floats, to=TensorProto.FLOAT),
+        helper.make_node("Sub", [floats, f"{name}.middle"], [even], even),
+        helper.make_node("Gather", [f"{name}.step", ids], [half], half),
+        helper.make_node("Cast", [half], [step], step, to=TensorProto.FLOAT),
+        helper.make_node("Mul", [even, step], [node.output[0]], f"{node.name}/Mul"),
     ]
+
+
+def _unpack(rows: str, name: str, bits: FewBits) -> tuple[list[Any], list[str]]:
+    """Return nodes that take bytes apart, and what their parts are called, lowest bits first."""
+    nodes: list[Any] = []
+    codes = []
+    for place in range(0, 8, bits):
+        code = rows
+        if place > 0:
+            code = f"{rows}/shift{place}"
+            nodes.append(helper.make_node("BitShift", [rows, f"{name}.{place}"], [code], code, direction="RIGHT"))
+        if place + bits < 8:  # beside the highest bits nothing is left
+            shifted, code = code, f"{rows}/code{place}"
+            nodes.append(helper.make_node("Mod", [shifted, f"{name}.codes"], [code], code))
+        codes.append(code)
+    return nodes, codes
 
 
 def cosine_transform(size: int) -> Array:
