@@ -85,6 +85,7 @@ def test_a_wrong_type_is_told(tmp_path: Path, text: str, message: str) -> None:
         ("[prune]\nimportance_steps = 0\n", r"prune\.importance_steps = 0: write a number from 1"),
         ("[evaluation]\nusers_per_domain = -1\n", r"evaluation\.users_per_domain = -1: write a number from 0"),
         ("[student]\nembedding_size = 30\n[quantize]\nword_bits = 2\n", r"embedding_size = 30: .* a multiple of 4"),
+        ("[prune]\nembedding_size = 7\n[quantize]\nword_bits = 4\n", r"embedding_size = 7: .* a multiple of 2"),
         ("[student]\ntoken_window = 4\n", r"student\.token_window = 4: it is odd"),
         ("[student]\nembedding_size = -1\n", r"student\.embedding_size = -1: write a number from 0"),
         ("[distill]\nvector_weight = -1\n", r"distill\.vector_weight = -1\.0: write a number from 0"),

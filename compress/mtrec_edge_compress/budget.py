@@ -83,8 +83,7 @@ def _retention_reasons(budget: Budget, shares: Shares, where: str) -> Iterator[s
             f"{budget.retention_mean:.2%}); {QUALITY_STEP}"
         )
     if budget.retention_worst and shares.worst < budget.retention_worst:
-        worst = min(shares.tasks, key=shares.tasks.__getitem__)
         yield (
-            f"{worst}: {where} INT8 fast keeps {shares.worst:.2%} of the teacher, the least of all tasks (limit "
-            f"{budget.retention_worst:.2%}); {QUALITY_STEP}"
+            f"{shares.worst_task}: {where} INT8 fast keeps {shares.worst:.2%} of the teacher, the least of all tasks "
+            f"(limit {budget.retention_worst:.2%}); {QUALITY_STEP}"
         )

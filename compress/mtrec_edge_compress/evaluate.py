@@ -46,9 +46,7 @@ class Evaluation:
     history_events: dict[str, IntArray]  # domain -> how long each of their histories is
     reliability: dict[str, tuple[Scores, ...]] = field(default_factory=dict)  # task -> see `metrics.reliability`
     intervals: dict[str, dict[str, Interval]] = field(default_factory=dict)  # task -> metric -> 95 % bounds over users
-    draws: dict[str, dict[str, Scores]] = field(
-        default_factory=dict
-    )  # task -> metric -> its value for each draw of users
+    draws: dict[str, dict[str, Scores]] = field(default_factory=dict)  # task -> metric -> value in each draw of users
 
 
 def evaluate(

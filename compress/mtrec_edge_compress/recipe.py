@@ -324,13 +324,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse words that cannot be packed, before anything is trained."""
-        a_byte, started = 8 // self.quantize.word_bits, self.student.embedding_size or self.student.hidden_size
-        size = self.prune.embedding_size or started
-        if size % a_byte:
-            raise RecipeError(
-                f"embedding_size = {size}: with quantize.word_bits = {self.quantize.word_bits} a byte holds "
-                f"{a_byte} numbers of a word; write a multiple of {a_byte}"
-            )
+        a_byte = 8 // self.quantize.word_bits
+        for size in (self.student.embedding_size or self.student.hidden_size, self.prune.embedding_size):
+            if size % a_byte:  # either may ship, for pruning may be undone
+                raise RecipeError(
+                    f"embedding_size = {size}: with quantize.word_bits = {self.quantize.word_bits} a byte holds "
+                    f"{a_byte} numbers of a word; write a multiple of {a_byte}"
+                )
 
 
 def settings_of(recipe: Recipe, key: str) -> Any:

@@ -85,10 +85,9 @@ def shares_as_result(shares: Shares) -> results.Kept:
 
 def _said(shares: Shares) -> str:
     """Return mean and worst task in words, with their intervals where there are any."""
-    worst = min(shares.tasks, key=shares.tasks.__getitem__)
-    return f"mean {shares.mean:.2%}{_bounds(shares.mean_interval)}, worst {shares.worst:.2%}" + _bounds(
-        shares.intervals.get(worst, (math.nan, math.nan))
-    )
+    of_worst = shares.intervals.get(shares.worst_task, (math.nan, math.nan))
+    mean = f"mean {shares.mean:.2%}{_bounds(shares.mean_interval)}"
+    return f"{mean}, worst {shares.worst:.2%}{_bounds(of_worst)}"
 
 
 def _bounds(bounds: Interval) -> str:

@@ -183,7 +183,7 @@ def mean_over_seeds(parts: Sequence[Evaluation]) -> Evaluation:
         task: {metric: _bounds_over_seeds(parts, per_user, task, metric) for metric in own}
         for task, own in first.intervals.items()
     }
-    return replace(first, tasks=tasks, per_user=per_user, intervals=intervals)
+    return replace(first, tasks=tasks, per_user=per_user, intervals=intervals, draws={})
 
 
 def _bounds_over_seeds(

@@ -35,8 +35,14 @@ class Shares:
     @property
     def mean_interval(self) -> Interval:
         """Return the mean's 95 % bounds, nan unless every task was drawn; domains are drawn independently."""
-        drawn = [self.draws[name] for name in self.tasks if name in self.draws]
-        return interval(np.mean(drawn, axis=0)) if drawn and len(drawn) == len(self.tasks) else interval(np.zeros(0))
+        if not self.tasks or self.draws.keys() != self.tasks.keys():
+            return float("nan"), float("nan")
+        return interval(np.mean(list(self.draws.values()), axis=0))
+
+    @property
+    def worst_task(self) -> str:
+        """Return the task of which least is kept; there must be one."""
+        return min(self.tasks, key=self.tasks.__getitem__)
 
     @property
     def mean(self) -> float:
@@ -68,8 +74,9 @@ def kept_of(teacher: Row, student: Row, tasks: Sequence[TaskSpec]) -> Kept:
     pairs = [task for task in tasks if task.source == "events"]
     seen = {task.name: _share(task, task.headline, teacher, student.known_items) for task in pairs}
     unseen = {task.name: _share(task, unseen_metric(task), teacher, student.tasks) for task in tasks}
-    drawn = {task.name: _drawn_shares(task, teacher, student) for task in tasks if task.name in student.draws}
-    return Kept(_judged(seen), _judged(unseen, drawn))
+    both = teacher.draws.keys() & student.draws.keys()
+    drawn = {task.name: _drawn_shares(task, teacher, student) for task in tasks if task.name in both}
+    return Kept(_judged(seen, {}), _judged(unseen, drawn))
 
 
 def unseen_draws(found: Evaluation, tasks: Sequence[TaskSpec]) -> Draws:
@@ -89,10 +96,10 @@ def _share(task: TaskSpec, metric: str, teacher: Row, measured: TaskMetrics) -> 
 def _drawn_shares(task: TaskSpec, teacher: Row, student: Row) -> FloatArray:
     """Return the share kept in each draw of users or texts; nan where the teacher of that draw is below chance."""
     chance = teacher.chance.get(task.name, {}).get(unseen_metric(task), 0.0)
-    both = zip(student.draws[task.name], teacher.draws.get(task.name, []), strict=False)
+    both = zip(student.draws[task.name], teacher.draws[task.name], strict=True)
     return np.array([retention(task, value, reference, chance) for value, reference in both])
 
 
-def _judged(shares: dict[str, float], drawn: dict[str, FloatArray] | None = None) -> Shares:
+def _judged(shares: dict[str, float], drawn: dict[str, FloatArray]) -> Shares:
     known = {name: share for name, share in shares.items() if share == share}  # not nan
-    return Shares(known, {name: values for name, values in (drawn or {}).items() if name in known and len(values)})
+    return Shares(known, {name: values for name, values in drawn.items() if name in known})
