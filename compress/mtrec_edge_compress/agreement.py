@@ -30,7 +30,7 @@ class PoolUser:
 
     items: IntArray  # (events,) positions in the pool's ids
     behaviours: IntArray  # (events,)
-    values: FloatArray  # (events,) normalised
+    values: FloatArray  # (events,) as the ranker reads them
     affinity: FloatArray  # (candidates, events)
 
 
@@ -64,8 +64,7 @@ def make_pool(
     chosen = np.sort(rng.permutation(rows)[:candidates])
     histories: list[History] = []
     for user in rng.permutation(len(arrays.user_ids)):
-        history = arrays.history(int(user), Fold.TEST)
-        latest = History(history.items[:max_history], history.behaviours[:max_history], history.values[:max_history])
+        latest = arrays.history(int(user), Fold.TEST).latest(max_history)
         if np.isin(latest.items, rows).any():
             histories.append(latest)
         if len(histories) == users:
@@ -114,7 +113,7 @@ def rank_correlation(reference: Scores, other: Scores) -> float:
 
 def _pool_user(arrays: Arrays, history: History, place: dict[int, int], affinity: FloatArray) -> PoolUser:
     items = np.array([place[row] for row in history.items.tolist()], np.int64)
-    return PoolUser(items, history.behaviours, arrays.normalised(history.behaviours, history.values), affinity)
+    return PoolUser(items, history.behaviours, arrays.surprise(history), affinity)
 
 
 def _inputs(user: PoolUser, pool: Pool, vectors: FloatArray) -> dict[str, Any]:

@@ -297,7 +297,7 @@ class BatchSource:
             rows=torch.from_numpy(np.maximum(rows, 0)),  # padding (-1) reads row 0 and is masked
             history=torch.from_numpy(index[:, :width]),
             behaviour=torch.from_numpy(_pad([self.arrays.event_behaviour[r] for r in histories], width, 0)),
-            value=torch.from_numpy(_pad_values([self.arrays.normal_value[r] for r in histories], width, 0.0)),
+            value=torch.from_numpy(_pad_values([self.arrays.train_surprise[r] for r in histories], width, 0.0)),
             age=torch.arange(width).expand(len(local), width),
             history_mask=torch.from_numpy((history >= 0).astype(np.int64)),
             candidates=torch.from_numpy(index[:, width:]),

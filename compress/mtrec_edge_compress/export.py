@@ -21,9 +21,10 @@ from optimum.utils import NormalizedConfig
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from mtrec_edge_compress.model import PRIORS, MultiTaskModel
+from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.onnx_graph import OPSET, check_portable, tidy
 from mtrec_edge_compress.stated_shapes import state_shapes
+from mtrec_edge_runtime.catalogue import PRIORS
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.manifest import TEXT_HEADS
 from mtrec_edge_runtime.tasks import Kind

@@ -13,17 +13,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtrec_edge_compress.data.biases import USER_SHRINKAGE
 from mtrec_edge_compress.data.schema import TaskSpec
+from mtrec_edge_runtime.catalogue import MEAN_VALUE, PRIORS
 from mtrec_edge_runtime.tasks import ORDER, Kind, order_name
 
-PRIORS = 3  # popularity, mean_value, seen
-USER_FACTS = 2  # mean value of the history, its log length
+USER_FACTS = 2  # how much more than usual the user gives, and the history's log length
 SHARPNESS = (4.0, 16.0)  # at the start of training
+NEAR = 0.5  # the cosine of one event that is believed by half, at the start of training
+MOST_DOUBT = 20.0  # a logit: beyond it an event is not believed at all
 MEMORIES = 2  # learned ways to add up the affinities of a history
 OLDEST, HALF_LIFE = 0.3, 10.0  # the second starts with weights OLDEST + 0.5^(age / HALF_LIFE), ages in events
 EVIDENCE = MEMORIES + 1  # features made of affinities
 CONTEXT = PRIORS + USER_FACTS + 2 * len(SHARPNESS) + EVIDENCE  # what the heads see beside the two vectors
 NEAREST = -EVIDENCE - len(SHARPNESS) - 1  # where the heads' features hold the sharpest kernel density
+VALUES = slice(NEAREST + 1, -EVIDENCE)  # where they hold the soft means of the history's values
+BIASES = (-EVIDENCE - 2 * len(SHARPNESS) - USER_FACTS, MEAN_VALUE - CONTEXT)  # of the user and the item
 NEIGHBOUR_WEIGHT = 0.5  # of that feature in a ranked task's logit, at the start of training
 AFFINITY_SCALE = 3.0  # brings the sums of affinities to the range of the other features
 AFFINITY_WEIGHT = 2.0  # of each such sum in a ranked task's logit, at the start of training
@@ -120,21 +125,31 @@ class HistoryMatch(nn.Module):
 
     For each of a few sharpnesses t the logits `t (cos(candidate, event) - 1) + bias(behaviour, age)` give two features:
     their log sum exp, the log of a kernel density of the history at the candidate, and the soft mean of the events'
-    values, a kernel regression of the user's ratings (Nadaraya & Watson, 1964). No text, no table.
+    residuals, a kernel regression of the user's ratings (Nadaraya & Watson, 1964), drawn towards 0 as if one rated
+    event of residual 0 lay at a learned distance. No text, no table.
     """
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
+        self.doubt = nn.Parameter(torch.full((len(SHARPNESS),), NEAR - 1.0))  # times sharpness, a logit
         self.age_bias = AgeTable(torch.zeros(shape.behaviours, shape.max_history, len(SHARPNESS)))
 
     def forward(
-        self, history: Tensor, behaviour: Tensor, value: Tensor, age: Tensor, mask: Tensor, candidates: Tensor
+        self,
+        history: Tensor,
+        behaviour: Tensor,
+        residual: Tensor,
+        rated: Tensor,
+        age: Tensor,
+        mask: Tensor,
+        candidates: Tensor,
     ) -> Tensor:
-        """Return (batch, items, 2 * sharpnesses)."""
+        """Return (batch, items, 2 * sharpnesses); `residual` (batch, events) is 0 where `rated` is 0 and not 1."""
         cosine = torch.matmul(candidates, history.transpose(1, 2))  # (batch, items, events)
         bias = self.age_bias(behaviour, age) - self.sharpness + (mask.unsqueeze(-1).to(cosine.dtype) - 1.0) * 1e4
         known = mask.amax(1).to(cosine.dtype)[:, None, None]  # 0 for a history that is all padding
+        told = torch.stack([residual, rated], dim=-1)
         nearest, values = [], []
         for number in range(len(SHARPNESS)):  # apart, so that every reduction runs over the last axis
             logits = cosine * self.sharpness[number] + bias[:, :, number].unsqueeze(1)
@@ -142,7 +157,9 @@ class HistoryMatch(nn.Module):
             weights = torch.exp(logits - peak)  # log-sum-exp by hand: ONNX Runtime's own takes four times as long
             total = weights.sum(-1, keepdim=True)
             nearest.append((peak + torch.log(total)) * known)
-            values.append(torch.matmul(weights, value.unsqueeze(-1)) / total)
+            doubt = torch.exp((self.doubt[number] * self.sharpness[number] - peak).clamp_max(MOST_DOUBT))
+            value, evidence = torch.matmul(weights, told).unbind(-1)
+            values.append((value / (evidence + doubt.squeeze(-1))).unsqueeze(-1))
         return torch.cat([*nearest, *values], dim=-1)
 
 
@@ -235,10 +252,17 @@ class MultiTaskModel(nn.Module):
         self.scale: Tensor
 
     def _start_heads(self) -> None:
-        """Start a binary output as the cosine of user and item, one that orders as the history's neighbours too."""
+        """Start a binary output as the cosine of user and item, one that orders as the history's neighbours too.
+
+        What has an amount, or follows from one, starts as the biases of user and item and the neighbours' residuals.
+        """
         weight = self.heads.linear.weight
         with torch.no_grad():
             for task in self.pair_tasks:
+                if task.kind is Kind.REGRESSION or task.positive_at is not None:
+                    number = self.outputs.index(task.name)
+                    weight[number, list(BIASES)] = 1.0
+                    weight[number, VALUES] = 1.0 / len(SHARPNESS)
                 if task.kind is Kind.BINARY:
                     weight[self.outputs.index(task.name), : self.vector_size] = 1.0 / math.sqrt(self.vector_size)
                 if task.negatives:
@@ -322,9 +346,12 @@ class MultiTaskModel(nn.Module):
         """Return what the heads read of every (user, item) pair, (batch, items, F)."""
         mask = history_mask.to(value.dtype)
         events = mask.sum(1)
-        facts = torch.stack([(value * mask).sum(1) / events.clamp_min(1.0), torch.log1p(events) / 4.0], dim=-1)
+        rated = (value != 0).to(mask.dtype) * mask
+        bias = (value * mask).sum(1) / (rated.sum(1) + USER_SHRINKAGE)
+        facts = torch.stack([bias, torch.log1p(events) / 4.0], dim=-1)
         user = self.user(history, behaviour, value, age, history_mask)
-        match = self.match(history, behaviour, value, age, history_mask, candidates)
+        residual = (value - bias.unsqueeze(1)) * rated
+        match = self.match(history, behaviour, residual, rated, age, history_mask, candidates)
         evidence = self.affinity(affinity, behaviour, value, age, history_mask)
         known = facts.unsqueeze(1).expand(-1, candidates.shape[1], -1)
         return self.heads.features(user, candidates, torch.cat([priors, known, match, evidence], dim=-1))

@@ -11,7 +11,8 @@ import torch
 
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
 from mtrec_edge_compress.graphs import Graphs
-from mtrec_edge_compress.model import PRIORS, MultiTaskModel
+from mtrec_edge_compress.model import MultiTaskModel
+from mtrec_edge_runtime.catalogue import PRIORS
 
 BATCHES = (1, 5)
 TEXT_LENGTHS = (3, 0.25, 0.5, 1.0)  # tokens, or a share of the longest text

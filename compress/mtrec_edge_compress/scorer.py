@@ -35,8 +35,8 @@ class VectorScorer:
     def rank_inputs(self, history: History, rows: slice | IntArray) -> RankInputs:
         """Return the ranker's inputs for one user and these catalogue rows, batch 1."""
         vectors = self.encoded.vectors if self.catalogue is None else self.catalogue
-        items, behaviours = history.items[: self.max_history], history.behaviours[: self.max_history]
-        value = self.arrays.normalised(behaviours, history.values[: self.max_history])
+        latest = history.latest(self.max_history)
+        items, behaviours, value = latest.items, latest.behaviours, self.arrays.surprise(latest)
         mask = np.ones(len(items), np.int64)
         known = items
         if not len(items):  # a user of whom nothing is known: one event that is padding

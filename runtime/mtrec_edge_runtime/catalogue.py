@@ -18,6 +18,7 @@ from mtrec_edge_runtime.neighbours import read_neighbours
 from mtrec_edge_runtime.npy import load_array
 
 PRIORS = 3  # popularity, mean_value, seen
+MEAN_VALUE = 1  # its place among them
 MAX_ID_BYTES = 65_535  # of one item's id: its length is stored in two bytes
 
 Float32 = NDArray[np.float32]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtrec_edge_runtime.catalogue import Catalogue
+from mtrec_edge_runtime.catalogue import MEAN_VALUE, Catalogue
 from mtrec_edge_runtime.encoder import Encode
 from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.manifest import Behaviour, InputContract
@@ -122,7 +122,7 @@ class HistoryReader:
         feeds: dict[str, NDArray[Any]] = {
             "history": self._vectors(latest, rows)[None],
             "behaviour": np.array([indexes], np.int64),
-            "value": np.array([values], np.float32),
+            "value": (np.array(values, np.float32) - self._usual(latest, rows))[None],
             "age": np.arange(count, dtype=np.int64)[None],
             "history_mask": np.ones((1, count), np.int64),
         }
@@ -141,6 +141,13 @@ class HistoryReader:
                 f"unknown behaviour {event.behaviour!r} of domain {event.domain!r}; the bundle knows {', '.join(known)}"
             )
         return index
+
+    def _usual(self, events: Sequence[Event], rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Return what each event's item usually gets, float32 (events,); 0 for a text, and without a value."""
+        usual = np.zeros(len(rows), np.float32)
+        told = (rows >= 0) & np.array([event.value is not None for event in events])
+        usual[told] = self._catalogue.priors(rows[told])[:, MEAN_VALUE]
+        return usual
 
     def _vectors(self, events: Sequence[Event], rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Return the events' item vectors float32 (events, D): from the catalogue, or encoded."""

@@ -16,7 +16,7 @@ from mtrec_edge_runtime.integrity import FileEntry, check_files, check_name, has
 from mtrec_edge_runtime.tasks import ORDER, Kind, Task
 from mtrec_edge_runtime.whole_file import write_whole
 
-FORMAT = 5
+FORMAT = 6
 MAX_MANIFEST_BYTES = 4 << 20
 
 TEXT_HEADS = "text_heads.onnx"  # where there are text tasks

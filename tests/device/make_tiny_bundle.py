@@ -58,6 +58,7 @@ MOVIES = {
 }
 BOOKS = {"dune": (1, 0, 0, 0), "emma": (0, 1, 0, 0), "hobbit": (0, 0, 1, 0)}
 POPULARITY = {"alien": 0.0, "star-wars": 0.5, "титаник": 0.25, "hobbit": 0.0, "passengers": 0.0}
+USUAL = ("passengers", 1.0)  # the one film that usually gets more than others
 LINKS = {("alien", "passengers"): 0.5, ("титаник", "hobbit"): -0.25, ("hobbit", "star-wars"): 0.25}
 
 
@@ -301,6 +302,7 @@ def make(folder: Path) -> None:
     vectors = np.array([*MOVIES.values(), *BOOKS.values()], np.float32)
     priors = np.zeros((len(ids), 3))
     priors[: len(MOVIES), 0] = list(POPULARITY.values())
+    priors[ids.index(USUAL[0]), 1] = USUAL[1]
     priors[ids.index("emma"), 2] = 1
     write_catalogue(folder, ids, vectors=vectors, priors=priors)
     write_neighbours(folder, tiny_neighbours())

@@ -93,6 +93,16 @@ def test_behaviour_and_value_reach_the_ranker_normalised(rec: Recommender) -> No
     assert scores["movies.rating"][0] == pytest.approx(3 + 2 * 4 / 4.5, abs=1e-3)
 
 
+def test_a_value_counts_by_how_much_more_it_is_than_the_item_usually_gets(rec: Recommender) -> None:
+    # passengers usually gets 1 more than others: 5 is 4 - 1 = 3, a weight of 2 * 1.75 against 0.5 for the older view
+    history = [Event("титаник", behaviour="view"), Event("passengers", behaviour="rate", value=5.0)]
+    scores = rec.score(history, ["alien"], domain="movies", tasks=["movies.rating"])
+    assert scores["movies.rating"][0] == pytest.approx(3 + 2 * 0.6 * 3.5 / 4, abs=5e-3)
+    unrated = [Event("титаник", behaviour="view"), Event("passengers", behaviour="rate")]  # a weight of 2
+    scores = rec.score(unrated, ["alien"], domain="movies", tasks=["movies.rating"])
+    assert scores["movies.rating"][0] == pytest.approx(3 + 2 * 0.6 * 2 / 2.5, abs=5e-3)
+
+
 def test_a_value_is_of_a_behaviour_that_has_values(tmp_path: Path) -> None:
     place = Path(shutil.copytree(TINY, tmp_path / "bundle"))
     table = json.loads((place / "manifest.json").read_text("utf-8"))

@@ -9,9 +9,9 @@ import numpy as np
 
 from mtrec_edge_compress.baselines.signals import Signals, Sparse
 from mtrec_edge_compress.data.arrays import History, IntArray
+from mtrec_edge_compress.data.biases import alternating_biases, shrunk_means
 from mtrec_edge_compress.judgement import Scores
 
-_SWEEPS = 5  # alternations between user and item biases; they move by < 1e-3 after three
 _TEXT_EVENTS = 300  # latest events a user's text profile is solved from
 _ITEM_SHRINK = 5.0
 _FACTORS, _FACTOR_ROUNDS = 16, 6
@@ -32,13 +32,7 @@ def fit_item_mean(signals: Signals) -> ItemMean:
     """Return mu + sum(label - mu) / (n + 5) of each item's TRAIN labels."""
     _, item, label = signals.labelled
     mean = float(label.mean()) if len(label) else 0.0
-    return ItemMean(mean + _shrunk_means(item, label - mean, signals.items, _ITEM_SHRINK))
-
-
-def _shrunk_means(group: IntArray, values: Scores, groups: int, shrink: float) -> Scores:
-    """Return sum(value) / (n + shrink) of each group, (groups,)."""
-    means: Scores = np.bincount(group, values, groups) / (np.bincount(group, minlength=groups) + shrink)
-    return means
+    return ItemMean(mean + shrunk_means(item, label - mean, signals.items, _ITEM_SHRINK))
 
 
 @dataclass(frozen=True)
@@ -62,12 +56,15 @@ def fit_bias(signals: Signals, *, item_shrink: float, user_shrink: float) -> Bia
     """Return user and item biases by alternating shrunk means. Koren 2010, "Factor in the neighbors", section 2.1."""
     user, item, label = signals.labelled
     mean = float(label.mean()) if len(label) else 0.0
-    users = len(signals.arrays.user_ids)
-    item_bias: Scores = np.zeros(signals.items)
-    user_bias: Scores = np.zeros(users)
-    for _ in range(_SWEEPS):
-        item_bias = _shrunk_means(item, label - mean - user_bias[user], signals.items, item_shrink)
-        user_bias = _shrunk_means(user, label - mean - item_bias[item], users, user_shrink)
+    _, item_bias = alternating_biases(
+        user,
+        item,
+        label - mean,
+        users=len(signals.arrays.user_ids),
+        items=signals.items,
+        user_shrink=user_shrink,
+        item_shrink=item_shrink,
+    )
     return Bias(signals, mean, item_bias, user_shrink)
 
 
@@ -95,7 +92,7 @@ def fit_biased_factors(bias: Bias, *, penalty: float, seed: int) -> BiasedFactor
     user, item, label = bias.signals.labelled
     users = len(bias.signals.arrays.user_ids)
     residual = label - bias.mean - bias.item_bias[item]
-    residual -= _shrunk_means(user, residual, users, bias.user_shrink)[user]
+    residual -= shrunk_means(user, residual, users, bias.user_shrink)[user]
     of_user, of_item = _rows_of(user, users), _rows_of(item, bias.signals.items)
     items = np.random.default_rng(seed).normal(0.0, 0.1, (bias.signals.items, _FACTORS))
     for _ in range(_FACTOR_ROUNDS):

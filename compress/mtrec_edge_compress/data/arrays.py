@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from mtrec_edge_compress.data.biases import USER_SHRINKAGE, alternating_biases
 from mtrec_edge_compress.data.schema import Dataset, Fold, TaskSpec
+from mtrec_edge_runtime.catalogue import MEAN_VALUE
 from mtrec_edge_runtime.errors import DataError
 from mtrec_edge_runtime.manifest import Behaviour
 from mtrec_edge_runtime.tasks import Kind
@@ -21,7 +23,7 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
 PRIOR_SHRINKAGE = 5.0  # pseudo-events at the domain's mean behind an item's mean value
-LAYOUT = 2  # counts up when rows or users are numbered otherwise, so that stages that hold such numbers are made again
+LAYOUT = 3  # counts up when rows are numbered or events read otherwise, so that stages that rest on it are made again
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class History:
     behaviours: IntArray  # (events,) index into Arrays.behaviours
     values: FloatArray  # (events,) as logged; nan where the behaviour has none
     user: int = -1  # row of Arrays.user_ids; -1: somebody else
+
+    def latest(self, events: int) -> "History":
+        """Return the latest `events` of them."""
+        return History(self.items[:events], self.behaviours[:events], self.values[:events], self.user)
 
 
 @dataclass(frozen=True)
@@ -96,24 +102,53 @@ class Arrays:
 
     @cached_property
     def normal_value(self) -> FloatArray:
-        """Return each event's value as the model sees it, 0 where there is none, (events,)."""
-        return self.normalised(self.event_behaviour, self.event_value)
+        """Return each event's value in its behaviour's units, 0 where there is none, (events,)."""
+        return self._normalised(self.event_behaviour, self.event_value)
 
-    def normalised(self, behaviours: IntArray, values: FloatArray) -> FloatArray:
-        """Return logged values of these behaviours (rows of `behaviours`) as the model sees them, 0 for nan."""
+    def _normalised(self, behaviours: IntArray, values: FloatArray) -> FloatArray:
         mean = np.array([b.mean for b in self.behaviours], np.float32)[behaviours]
         scale = np.array([b.scale for b in self.behaviours], np.float32)[behaviours]
         normal: FloatArray = np.nan_to_num((values - mean) / scale).astype(np.float32)
         return normal
 
+    def surprise(self, history: History) -> FloatArray:
+        """Return how much more each event's value is than its item usually gets, 0 where there is none, (events,).
+
+        `(value - mean) / scale` of the behaviour, less the item's prior `mean_value`: what the ranker reads, for a good
+        word for what everybody praises says little of who gives it.
+        """
+        normal = self._normalised(history.behaviours, history.values)
+        known = ~np.isnan(history.values)
+        return np.where(known, normal - self.priors[history.items, MEAN_VALUE], np.float32(0.0))
+
+    @cached_property
+    def train_surprise(self) -> FloatArray:
+        """Return `surprise` of the TRAIN events, each left out of what its own item usually gets, (events,).
+
+        Left in, the value would be part of what it is compared with, as that of a new user never is.
+        """
+        count, value_sum = self.support
+        usual = (value_sum[self.event_item] - self.residual) / (count[self.event_item] - 1 + PRIOR_SHRINKAGE)
+        train = (self.event_fold == Fold.TRAIN) & ~np.isnan(self.event_value)
+        return np.where(train, self.normal_value - usual, 0.0).astype(np.float32)
+
     @cached_property
     def residual(self) -> FloatArray:
-        """Return each TRAIN event's value less its user's mean TRAIN value, 0 for all others, (events,)."""
-        valued = (self.event_fold == Fold.TRAIN) & ~np.isnan(self.event_value)
-        users = len(self.user_ids)
-        total = np.bincount(self.event_user, np.where(valued, self.normal_value, 0.0), users)
-        mean = total / np.maximum(np.bincount(self.event_user, valued, users), 1)
-        return np.where(valued, self.normal_value - mean[self.event_user], 0.0).astype(np.float32)
+        """Return each TRAIN event's value less its user's bias, 0 for all others, (events,)."""
+        valued = np.flatnonzero((self.event_fold == Fold.TRAIN) & ~np.isnan(self.event_value))
+        user, value = self.event_user[valued], self.normal_value[valued]
+        bias, _ = alternating_biases(
+            user,
+            self.event_item[valued],
+            value,
+            users=len(self.user_ids),
+            items=len(self.item_ids),
+            user_shrink=USER_SHRINKAGE,
+            item_shrink=PRIOR_SHRINKAGE,
+        )
+        residual = np.zeros(len(self.event_value), np.float32)
+        residual[valued] = value - bias[user]
+        return residual
 
     @cached_property
     def support(self) -> tuple[IntArray, FloatArray]:
@@ -172,7 +207,7 @@ def prior_features(count: IntArray, value_sum: FloatArray, most_events: FloatArr
     """Return `popularity, mean_value, seen` for items with these TRAIN events, shape `count.shape + (3,)`.
 
     popularity = log(1 + count) / log(1 + count of the domain's most popular item); mean_value = sum of
-    (value - the user's mean) / (count + 5), a shrunk item bias; seen = 1 when count > 0. All 0 for an unseen item.
+    (value - the user's bias) / (count + 5), a shrunk item bias; seen = 1 when count > 0. All 0 for an unseen item.
     """
     popularity = np.log1p(count) / most_events
     mean_value = value_sum / (count + PRIOR_SHRINKAGE)
