@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_models import MAX_TOKENS, SHAPE, TASKS, VOCABULARY, student_model
 from torch import nn
 from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel
@@ -82,3 +83,12 @@ def test_an_encoder_comes_without_the_pooler_nothing_reads() -> None:
     assert BertModel(config).pooler is not None
     assert without_pooler(lambda **options: BertModel(config, **options)).pooler is None
     assert isinstance(without_pooler(lambda: nn.Linear(2, 2)), nn.Linear)
+
+
+def test_a_model_of_another_version_says_what_to_do(tmp_path: Path) -> None:
+    save_model(student_model(), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["match.sharpness"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(StageError, match=r"holds a model of another version \(.*match\.sharpness.*\); the next step"):
+        load_model(tmp_path)

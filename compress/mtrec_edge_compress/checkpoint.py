@@ -49,7 +49,7 @@ def load_model(folder: Path) -> MultiTaskModel:
     """Read a model written by `save_model`.
 
     Raises:
-        StageError: the folder holds no model.
+        StageError: the folder holds no model, or one whose tensors another version of the toolkit laid out.
     """
     try:
         description = json.loads((folder / "model.json").read_text())
@@ -59,7 +59,13 @@ def load_model(folder: Path) -> MultiTaskModel:
     model = MultiTaskModel(
         _backbone(description["backbone"]), description["hidden_size"], ModelShape(**description["shape"]), tasks
     )
-    model.load_state_dict(load_file(folder / "model.safetensors"))
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except RuntimeError as error:
+        found = " ".join(str(error).split())
+        raise StageError(
+            f"{folder} holds a model of another version ({found}); the next step: train it again with this one"
+        ) from error
     return model.eval()
 
 
