@@ -15,12 +15,12 @@ from mtrec_edge_compress.baselines.signals import Signals
 from mtrec_edge_compress.learner import ALIGNMENT
 
 ALL = slice(0, None)
-NO_TEXTS = np.zeros(0, np.int64)
+NONE = np.zeros(0, np.int64)
 
 
 def test_a_target_is_the_softmax_of_the_users_in_common_by_hand() -> None:
-    found = CoConsumption(world_arrays())
-    for signals, company in zip(found.domains, found.sample(np.random.default_rng(0), NO_TEXTS, ALL), strict=True):
+    found = CoConsumption(world_arrays(), NONE)
+    for signals, company in zip(found.domains, found.sample(np.random.default_rng(0), NONE, ALL), strict=True):
         likes = signals.positives.toarray()[:, company.references - signals.rows.start]
         common, count = likes.T @ likes, likes.sum(0)
         for query in range(len(count)):
@@ -31,7 +31,7 @@ def test_a_target_is_the_softmax_of_the_users_in_common_by_hand() -> None:
 
 def test_queries_are_the_texts_with_company_and_every_reference_and_their_shares_sum_to_1() -> None:
     arrays = world_arrays()
-    found = CoConsumption(arrays)
+    found = CoConsumption(arrays, NONE)
     texts = np.arange(0, len(arrays.item_ids), 3)
     parts = found.sample(np.random.default_rng(0), texts, ALL)
     assert [len(part.target) for part in parts] == [len(part.fresh) + len(part.cached) for part in parts]
@@ -41,9 +41,18 @@ def test_queries_are_the_texts_with_company_and_every_reference_and_their_shares
     assert all(part.share.min() > 0 for part in parts)
 
 
+def test_unread_items_are_nobodys_company() -> None:
+    arrays = world_arrays()
+    every = CoConsumption(arrays, NONE).rows
+    found = CoConsumption(arrays, every[::4])
+    assert found.rows.tolist() == np.setdiff1d(every, every[::4]).tolist()
+    for part in found.sample(np.random.default_rng(0), every, ALL):
+        assert not np.isin(every[::4], np.concatenate([part.references, part.fresh])).any()
+
+
 def test_items_that_fewer_than_two_users_liked_have_no_company() -> None:
     arrays = world_arrays()
-    rows = CoConsumption(arrays).rows
+    rows = CoConsumption(arrays, NONE).rows
     for task in (task for task in arrays.tasks if task.negatives):
         signals = Signals(arrays, task)
         mine = rows[(rows >= signals.rows.start) & (rows < signals.rows.stop)] - signals.rows.start
@@ -84,4 +93,4 @@ def test_alignment_draws_items_with_the_same_users_together() -> None:
 def test_a_dataset_with_too_few_likes_has_no_company() -> None:
     arrays = tiny_arrays()
     nobody = replace(arrays, event_fold=np.full_like(arrays.event_fold, 2))
-    assert CoConsumption(nobody).sample(np.random.default_rng(0), np.arange(5), ALL) == []
+    assert CoConsumption(nobody, NONE).sample(np.random.default_rng(0), np.arange(5), ALL) == []

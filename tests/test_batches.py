@@ -175,6 +175,24 @@ def test_prior_dropout_shows_every_candidate_as_unseen() -> None:
     assert batch.pairs is not None and not batch.pairs.priors.any() and not batch.pairs.affinity.any()
 
 
+def test_unread_items_are_never_encoded_and_always_shown_as_unseen() -> None:
+    settings = replace(SETTINGS, prior_dropout=0.0, link_dropout=0.0, history_dropout=0.0, fresh_targets=2)
+    source, whole = (world_source(settings, unread=share, with_company=True) for share in (0.25, 0.0))
+    unread = source.unread_items
+    assert not len(whole.unread_items) and len(unread) == round(0.25 * (world_arrays().support[0] > 0).sum())
+    met = 0
+    for batch, other in zip(source.epoch(0), whole.epoch(0), strict=True):
+        assert not np.isin(batch.rows.numpy(), unread).any()
+        assert all(not np.isin(part.references.numpy(), unread).any() for part in batch.company)
+        assert batch.pairs is not None and other.pairs is not None
+        new = torch.from_numpy(np.isin(rows_of(batch.pairs)[1], unread))
+        assert not batch.pairs.priors[new].any() and not batch.pairs.affinity[new].any()
+        assert torch.equal(batch.pairs.priors[~new], other.pairs.priors[~new])
+        assert torch.equal(batch.pairs.affinity[~new], other.pairs.affinity[~new])
+        met += int(other.pairs.priors[new].any(-1).sum())
+    assert met  # known items are among them, targets and others
+
+
 def rows_of(pairs: PairBatch) -> tuple[IntArray, IntArray]:
     """Return the catalogue rows of histories and candidates, -1 for padding."""
     absent = pairs.labels[next(iter(pairs.labels))].isnan()  # every event of the world has a label

@@ -34,9 +34,10 @@ class Company:
 
 @dataclass(frozen=True)
 class CoConsumption:
-    """Who liked what in the TRAIN fold."""
+    """Who liked what in the TRAIN fold; `unread` items are nobody's company."""
 
     arrays: Arrays
+    unread: IntArray  # catalogue rows
 
     @cached_property
     def domains(self) -> tuple[Signals, ...]:
@@ -54,6 +55,7 @@ class CoConsumption:
         found = []
         for signals in self.domains:
             own = np.flatnonzero(signals.popularity >= LEAST_POSITIVES)
+            own = own[~np.isin(own + signals.rows.start, self.unread)]
             found.append((own + signals.rows.start, signals.positives.tocsc()[:, own]))
         return tuple(found)
 

@@ -147,6 +147,7 @@ class BatchSource:
     with_pairs: bool = True
     every_text: bool = False  # also encode unlabelled items: what vector matching wants
     with_company: bool = False  # compare items by their users
+    unread: float = 0.0  # share of the items whose texts are not read, and which are shown as unseen items
     text_passes: float = 1.0  # over the labelled texts in an epoch; windows, where there are any, decide it instead
     rank: int = 0
     world: int = 1
@@ -161,7 +162,17 @@ class BatchSource:
 
     @cached_property
     def _co_consumption(self) -> CoConsumption:
-        return CoConsumption(self.arrays)
+        return CoConsumption(self.arrays, self.unread_items)
+
+    @cached_property
+    def unread_items(self) -> IntArray:
+        """Return the rows of the items that stand for new ones, (rows,).
+
+        An encoder knows more of a text that it learned from than of one that comes later; of these it does not.
+        """
+        seen = np.flatnonzero(self.arrays.support[0])
+        drawn = np.random.default_rng((self.seed, 7)).permutation(seen)
+        return np.sort(drawn[: round(self.unread * len(seen))])
 
     @cached_property
     def _pool(self) -> IntArray:
@@ -169,7 +180,8 @@ class BatchSource:
         if self.every_text:  # what stands behind the corpus is there to be read
             corpus = len(self.arrays.item_ids) + len(self.arrays.texts)
             labelled = np.concatenate([labelled, np.arange(corpus, len(self.tokens.ids))])
-        return np.union1d(labelled, self._co_consumption.rows) if self.with_company else labelled
+        read = np.union1d(labelled, self._co_consumption.rows) if self.with_company else labelled
+        return np.setdiff1d(read, self.unread_items)
 
     @property
     def _texts_a_step(self) -> int:
@@ -216,6 +228,7 @@ class BatchSource:
             items = self._fresh_items(rng, windows, negatives)
             if self.every_text:  # a student reads nothing that tests look at, in a pair neither
                 items = items[np.isin(items, self._pool)]
+            items = items[~np.isin(items, self.unread_items)]
             pairs = self._pairs(windows, negatives, self._drop(rng, len(windows), len(negatives)))
             fresh = np.concatenate([fresh, items])
         company = self._co_consumption.sample(rng, texts, self._mine) if self.with_company else []
@@ -286,10 +299,11 @@ class BatchSource:
         candidates = np.concatenate([targets, others], axis=1)
         rows, index = np.unique(np.concatenate([history, candidates], axis=1), return_inverse=True)
         index = index.reshape(len(local), width + candidates.shape[1])
+        new = np.isin(candidates, self.unread_items)
         priors = self._windows.priors(local, candidates)
-        priors[drop.priors[self._mine]] = 0.0
+        priors[drop.priors[self._mine] | new] = 0.0
         affinity = self._affinity(local, history, candidates)
-        affinity[drop.affinity[self._mine]] = 0.0
+        affinity[drop.affinity[self._mine] | new] = 0.0
         allowed = [self._windows.unobserved(w.user, items) for w, items in zip(local, others, strict=True)]
         return PairBatch(
             domain=domain,

@@ -52,6 +52,7 @@ class Teacher(Ranged):
     vocabulary: Annotated[int, 50, 1_000_000] = 4000  # of the random BERT
     frozen_layers: Annotated[int, 0, 48] = 0  # these and the word table stay as pretrained: less time, fewer to overfit
     alignment: Annotated[float, 0.0, 1000.0] = 1.0  # weight of drawing together what the same users liked; 0: none
+    unread: Share = 0.0  # of the items: their texts teach it nothing, and it ranks them as an unseen item is ranked
     detached: tuple[str, ...] = ()  # tasks that teach their heads alone, not the text encoder
     training: Training = field(default_factory=Training)
 
