@@ -16,6 +16,7 @@ from mtrec_edge_compress.golden import TEXTS
 from mtrec_edge_compress.graphs import Graphs
 from mtrec_edge_compress.quantize import quantize
 from mtrec_edge_compress.verify import Verdict
+from mtrec_edge_runtime.catalogue import MEAN_VALUE
 from mtrec_edge_runtime.errors import BundleError, StageError
 from mtrec_edge_runtime.golden import check_golden
 from mtrec_edge_runtime.history import Event
@@ -181,6 +182,8 @@ def test_exact_profile_scores_as_torch_does(bundle, parts):
             assert float(model.encode(ids, torch.ones_like(ids))["vector"][0] @ torch.from_numpy(vector)) > 0.999
         rows = [3, 7]  # oldest first; the ranker takes the latest first
         rate = parts.arrays.behaviours[0]
+        values = (np.array([1.0, 5.0], np.float32) - rate.mean) / rate.scale
+        usual = parts.arrays.priors[rows[::-1], MEAN_VALUE]
         scores = recommender.score(
             [
                 Event(item="m3", domain="movies", behaviour="rate", value=5.0),
@@ -193,7 +196,7 @@ def test_exact_profile_scores_as_torch_does(bundle, parts):
         raw = model.rank(
             torch.from_numpy(parts.vectors[rows[::-1]][None]),
             torch.zeros(1, 2, dtype=torch.int64),
-            torch.tensor([[(1.0 - rate.mean) / rate.scale, (5.0 - rate.mean) / rate.scale]], dtype=torch.float32),
+            torch.from_numpy((values - usual).astype(np.float32))[None],
             torch.tensor([[0, 1]]),
             torch.ones(1, 2, dtype=torch.int64),
             torch.from_numpy(parts.vectors[:30][None]),
