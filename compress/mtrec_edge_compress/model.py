@@ -149,7 +149,7 @@ class HistoryMatch(nn.Module):
         cosine = torch.matmul(candidates, history.transpose(1, 2))  # (batch, items, events)
         bias = self.age_bias(behaviour, age) - self.sharpness + (mask.unsqueeze(-1).to(cosine.dtype) - 1.0) * 1e4
         known = mask.amax(1).to(cosine.dtype)[:, None, None]  # 0 for a history that is all padding
-        told = torch.stack([residual, rated], dim=-1)
+        residual, rated = residual.unsqueeze(-1), rated.unsqueeze(-1)
         nearest, values = [], []
         for number in range(len(SHARPNESS)):  # apart, so that every reduction runs over the last axis
             logits = cosine * self.sharpness[number] + bias[:, :, number].unsqueeze(1)
@@ -158,8 +158,7 @@ class HistoryMatch(nn.Module):
             total = weights.sum(-1, keepdim=True)
             nearest.append((peak + torch.log(total)) * known)
             doubt = torch.exp((self.doubt[number] * self.sharpness[number] - peak).clamp_max(MOST_DOUBT))
-            value, evidence = torch.matmul(weights, told).unbind(-1)
-            values.append((value / (evidence + doubt.squeeze(-1))).unsqueeze(-1))
+            values.append(torch.matmul(weights, residual) / (torch.matmul(weights, rated) + doubt))
         return torch.cat([*nearest, *values], dim=-1)
 
 
