@@ -30,6 +30,7 @@ from mtrec_edge_compress.soft_targets import soft_targets
 from mtrec_edge_compress.start import new_student
 from mtrec_edge_compress.student_learner import VECTOR, StudentLearner, read_as_own
 from mtrec_edge_compress.student_training import StudentTraining
+from mtrec_edge_compress.unread import unread_items
 
 SAME = replace(RECIPE, student=replace(RECIPE.student, layers=2, embedding_size=0))  # the teacher's own shape
 ALL_SOFT = replace(SAME, distill=replace(SAME.distill, soft_weight=1.0))
@@ -207,3 +208,14 @@ def test_own_vectors_stand_still_for_a_pass_and_their_projection_learns() -> Non
     assert torch.equal(learner.own_vectors(rows), before)
     learner.refresh(torch.device("cpu"), torch.float32)
     assert not torch.allclose(learner.own_vectors(rows), before)
+
+
+def test_a_student_reads_none_of_the_items_its_teacher_left_unread() -> None:
+    arrays = world_arrays()
+    recipe = replace(RECIPE, teacher=replace(RECIPE.teacher, unread=0.25))
+    learner = tiny_student_learner(arrays, recipe)
+    training = StudentTraining(recipe, learner, arrays, collaboration_for(arrays), "cpu", progress=False)
+    unread = unread_items(arrays, 0.25, recipe.seed)
+    sources = [training.batches(SETTINGS, with_pairs=pairs, number=number) for pairs, number in ((False, 0), (True, 2))]
+    read = {int(row) for source in sources for batch in source.epoch(0) for row in batch.rows}
+    assert len(unread) and read and not read & set(unread.tolist())

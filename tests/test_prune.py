@@ -152,6 +152,16 @@ def test_rounds_remove_what_the_recipe_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_healing_reads_the_share_of_the_texts_that_it_is_told(tmp_path: Path) -> None:
+    steps = {}
+    for share in (1.0, 0.25):
+        recipe = replace(RECIPE, prune=replace(RECIPE.prune, rounds=1, heal_texts=share))
+        run(tiny_student_learner(tiny_arrays()), tmp_path / str(share), recipe=recipe)
+        steps[share] = json.loads((tmp_path / str(share) / "round-1/progress.json").read_text())["updates"]
+    assert steps[1.0] >= 4 and abs(steps[0.25] - 0.25 * steps[1.0]) < 1
+
+
+@pytest.mark.slow
 def test_healed_words_are_as_they_are_stored(tmp_path: Path) -> None:
     learner = tiny_student_learner(tiny_arrays())
     words = compact_backbone(learner).embeddings.word.weight.detach().clone()

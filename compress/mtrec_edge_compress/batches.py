@@ -6,7 +6,7 @@ would. Labels that are missing stay missing (nan or -1). Knows nothing of models
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -147,7 +147,7 @@ class BatchSource:
     with_pairs: bool = True
     every_text: bool = False  # also encode unlabelled items: what vector matching wants
     with_company: bool = False  # compare items by their users
-    unread: float = 0.0  # share of the items whose texts are not read, and which are shown as unseen items
+    unread: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # items not read, shown as unseen ones
     text_passes: float = 1.0  # over the labelled texts in an epoch; windows, where there are any, decide it instead
     rank: int = 0
     world: int = 1
@@ -162,17 +162,7 @@ class BatchSource:
 
     @cached_property
     def _co_consumption(self) -> CoConsumption:
-        return CoConsumption(self.arrays, self.unread_items)
-
-    @cached_property
-    def unread_items(self) -> IntArray:
-        """Return the rows of the items that stand for new ones, (rows,).
-
-        An encoder knows more of a text that it learned from than of one that comes later; of these it does not.
-        """
-        seen = np.flatnonzero(self.arrays.support[0])
-        drawn = np.random.default_rng((self.seed, 7)).permutation(seen)
-        return np.sort(drawn[: round(self.unread * len(seen))])
+        return CoConsumption(self.arrays, self.unread)
 
     @cached_property
     def _pool(self) -> IntArray:
@@ -181,7 +171,7 @@ class BatchSource:
             corpus = len(self.arrays.item_ids) + len(self.arrays.texts)
             labelled = np.concatenate([labelled, np.arange(corpus, len(self.tokens.ids))])
         read = np.union1d(labelled, self._co_consumption.rows) if self.with_company else labelled
-        return np.setdiff1d(read, self.unread_items)
+        return np.setdiff1d(read, self.unread)
 
     @property
     def _texts_a_step(self) -> int:
@@ -228,7 +218,7 @@ class BatchSource:
             items = self._fresh_items(rng, windows, negatives)
             if self.every_text:  # a student reads nothing that tests look at, in a pair neither
                 items = items[np.isin(items, self._pool)]
-            items = items[~np.isin(items, self.unread_items)]
+            items = items[~np.isin(items, self.unread)]
             pairs = self._pairs(windows, negatives, self._drop(rng, len(windows), len(negatives)))
             fresh = np.concatenate([fresh, items])
         company = self._co_consumption.sample(rng, texts, self._mine) if self.with_company else []
@@ -299,7 +289,7 @@ class BatchSource:
         candidates = np.concatenate([targets, others], axis=1)
         rows, index = np.unique(np.concatenate([history, candidates], axis=1), return_inverse=True)
         index = index.reshape(len(local), width + candidates.shape[1])
-        new = np.isin(candidates, self.unread_items)
+        new = np.isin(candidates, self.unread)
         priors = self._windows.priors(local, candidates)
         priors[drop.priors[self._mine] | new] = 0.0
         affinity = self._affinity(local, history, candidates)

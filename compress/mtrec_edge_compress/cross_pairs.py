@@ -131,6 +131,7 @@ class CrossTaught(BatchSource):
             settings,
             self.max_history,
             self.seed,
+            unread=self.unread,
             rank=self.rank,
             world=self.world,
         )

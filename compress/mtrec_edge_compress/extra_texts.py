@@ -29,13 +29,13 @@ class ExtraText:
     table: str  # "items" or "texts": whose tasks it can be asked about
 
 
-def cross_texts(arrays: Arrays, *, share: float, seed: int) -> tuple[ExtraText, ...]:
-    """Return at most `share` crossed texts for each readable one, the same for the same seed.
+def cross_texts(arrays: Arrays, unread: IntArray, *, share: float, seed: int) -> tuple[ExtraText, ...]:
+    """Return at most `share` crossed texts for each readable one, the same for the same seed; `unread` items give none.
 
     None comes twice, and none equals a text of the corpus, held-out ones least of all.
     """
     rng = np.random.default_rng((seed, 5))
-    pool = TextLabels(arrays).pool(every_text=True)
+    pool = np.setdiff1d(TextLabels(arrays).pool(every_text=True), unread)
     made = [
         text
         for table, domain, rows in _groups(arrays, pool)

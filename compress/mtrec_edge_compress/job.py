@@ -26,6 +26,7 @@ from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import Tokenizer, Tokens, open_tokenizer, tokenize, tokenize_texts
 from mtrec_edge_compress.training import Validate
 from mtrec_edge_compress.undo import why_undo
+from mtrec_edge_compress.unread import unread_items
 from mtrec_edge_runtime.tokenizer import WordPiece
 
 COLLABORATION = "collaborate/collaboration.npz"  # under the work folder that tiers share
@@ -72,6 +73,11 @@ class Job:
         readable = TextLabels(self.arrays).pool(every_text=True)
         chosen = np.random.default_rng(self.recipe.seed).permutation(readable)[:CALIBRATION_TEXTS]
         return [self.student_tokens.ids[row] for row in chosen]
+
+    @cached_property
+    def unread(self) -> IntArray:
+        """Return the items that stand for new ones, (rows,)."""
+        return unread_items(self.arrays, self.recipe.teacher.unread, self.recipe.seed)
 
     @cached_property
     def extra_texts(self) -> tuple[ExtraText, ...]:

@@ -156,7 +156,15 @@ def prune(training: StudentTraining, *, folder: Path, validate: Validate) -> dic
         PartialState().wait_for_everyone()
         remove_again(backbone, remembered)
         title = f"heal {number}/{rounds}"
-        training.fit(settings.heal, with_pairs=False, folder=place, label=title, number=number, word_bits=bits)
+        training.fit(
+            settings.heal,
+            with_pairs=False,
+            folder=place,
+            label=title,
+            number=number,
+            text_passes=settings.heal_texts,
+            word_bits=bits,
+        )
     return training.fit(
         settings.tasks,
         with_pairs=True,

@@ -52,7 +52,7 @@ class Teacher(Ranged):
     vocabulary: Annotated[int, 50, 1_000_000] = 4000  # of the random BERT
     frozen_layers: Annotated[int, 0, 48] = 0  # these and the word table stay as pretrained: less time, fewer to overfit
     alignment: Annotated[float, 0.0, 1000.0] = 1.0  # weight of drawing together what the same users liked; 0: none
-    unread: Share = 0.0  # of the items: their texts teach it nothing, and it ranks them as an unseen item is ranked
+    unread: Share = 0.0  # of the items: neither it nor a student reads their texts, both rank them as unseen items
     detached: tuple[str, ...] = ()  # tasks that teach their heads alone, not the text encoder
     training: Training = field(default_factory=Training)
 
@@ -169,6 +169,7 @@ class Prune(Ranged):
     rounds: Annotated[int, 1, 100] = 3
     importance_steps: Count = 20  # batches whose gradients make the importance
     heal: Training = field(default_factory=Training)  # texts only, after each round
+    heal_texts: Annotated[float, 0.001, 1.0] = 1.0  # share of the texts that a pass of healing reads, drawn at random
     tasks: Training = field(default_factory=Training)  # texts and pairs, after the last
 
     def __post_init__(self) -> None:

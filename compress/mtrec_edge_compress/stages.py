@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from tqdm import tqdm
@@ -23,7 +24,7 @@ from mtrec_edge_compress.cross_teacher import scored_pairs
 from mtrec_edge_compress.data.arrays import FloatArray
 from mtrec_edge_compress.distill import distill
 from mtrec_edge_compress.encoder_graph import text_heads_in
-from mtrec_edge_compress.encoding import encode_all, joined, load_encoded, save_encoded
+from mtrec_edge_compress.encoding import encode_all, joined, load_encoded, model_dtype, save_encoded
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.extra_texts import ExtraText, cross_texts, save_extra, without_corpus
 from mtrec_edge_compress.fused_teachers import fuse_teachers, load_fused
@@ -108,7 +109,7 @@ def augment_texts(job: Job, folder: Path) -> Made:
     """Make texts beyond the corpus and ask the teacher what it says of them."""
     settings, seed = job.recipe.augment, job.recipe.seed
     unlabelled = read_unlabelled(settings.unlabelled, most=settings.most_unlabelled, seed=seed)
-    crossed = cross_texts(job.arrays, share=settings.crossed, seed=seed)
+    crossed = cross_texts(job.arrays, job.unread, share=settings.crossed, seed=seed)
     extra = (*crossed, *without_corpus(job.arrays, (ExtraText(text, (), "", "") for text in unlabelled)))
     save_extra(extra, folder / EXTRA_TEXTS)
     tokens = job.tokens_of_extra(open_tokenizer(job.encoder))
@@ -116,6 +117,7 @@ def augment_texts(job: Job, folder: Path) -> Made:
         load_model(job.folder("teacher") / "model").to(job.place),
         tokens,
         device=job.place,
+        dtype=model_dtype(job.place, job.recipe.teacher.training.precision),
         label="soft targets of extra texts",
         progress=job.progress,
     )
@@ -191,7 +193,8 @@ def _student_made(job: Job, stage: Stage, model: MultiTaskModel, folder: Path) -
     with every_core():
         encoded = encode_all(model.cpu(), tokens, device=place, label=f"encoding: {stage}", progress=job.progress)
         teacher = load_encoded(job.folder("teacher") / "encoded").vectors
-        near = nearness(encoded.vectors, teacher, TextLabels(job.arrays).pool(every_text=True))
+        read = np.setdiff1d(TextLabels(job.arrays).pool(every_text=True), job.unread)
+        near = nearness(encoded.vectors, teacher, read)
         return [torch_row(job, stage, model, encoded, folder)], {f"{stage}_vectors": near}
 
 

@@ -14,6 +14,7 @@ from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.student_learner import StudentLearner, compact_backbone
 from mtrec_edge_compress.training import Validate, fit
 from mtrec_edge_compress.training_settings import Training
+from mtrec_edge_compress.unread import unread_items
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,13 @@ class StudentTraining:
     device: Device
     progress: bool
 
-    def batches(self, settings: Training, *, with_pairs: bool, number: int = 0) -> BatchSource:
-        """Return what phase `number` learns from: every readable text, and pairs too where asked for."""
+    def batches(
+        self, settings: Training, *, with_pairs: bool, number: int = 0, text_passes: float = 1.0
+    ) -> BatchSource:
+        """Return what phase `number` learns from: every readable text, and pairs too where asked for.
+
+        `text_passes` says how much of the texts an epoch without pairs reads.
+        """
         return CrossTaught(
             self.arrays,
             self.learner.tokens,
@@ -38,6 +44,8 @@ class StudentTraining:
             self.recipe.seed + number,
             with_pairs,
             every_text=True,
+            text_passes=text_passes,
+            unread=unread_items(self.arrays, self.recipe.teacher.unread, self.recipe.seed),
             scored=self.learner.soft.cross,
         )
 
@@ -49,6 +57,7 @@ class StudentTraining:
         folder: Path,
         label: str,
         number: int = 0,
+        text_passes: float = 1.0,
         validate: Validate | None = None,
         word_bits: WordBits = 8,
     ) -> dict[str, float]:
@@ -59,7 +68,7 @@ class StudentTraining:
         with rounded_words(compact_backbone(self.learner), word_bits):
             return fit(
                 self.learner,
-                self.batches(settings, with_pairs=with_pairs, number=number),
+                self.batches(settings, with_pairs=with_pairs, number=number, text_passes=text_passes),
                 settings,
                 folder=folder,
                 validate=validate,

@@ -23,6 +23,7 @@ from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import Tokens
 from mtrec_edge_compress.training import Validate, fit
+from mtrec_edge_compress.unread import unread_items
 from mtrec_edge_compress.vocabulary import word_vocabulary
 from mtrec_edge_compress.weighting import TaskWeighting
 from mtrec_edge_runtime.errors import RecipeError, StageError
@@ -180,7 +181,7 @@ def teacher_batches(recipe: Recipe, arrays: Arrays, tokens: Tokens, collaboratio
         recipe.model.max_history,
         recipe.seed,
         with_company=recipe.teacher.alignment > 0,
-        unread=recipe.teacher.unread,
+        unread=unread_items(arrays, recipe.teacher.unread, recipe.seed),
     )
 
 
