@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import TASKS, with_tasks
-from tiny_training import tiny_learner, world_arrays
+from tiny_training import tiny_arrays, tiny_learner, tiny_student_learner, world_arrays
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -165,3 +165,13 @@ def test_padding_is_no_neighbour() -> None:
         alone = model.encode(ids[:, :3], torch.ones(1, 3, dtype=torch.long))["products.tags"]
         padded = model.encode(ids, torch.tensor([[1, 1, 1, 0, 0]]))["products.tags"]
     assert torch.allclose(alone, padded[:, :3], atol=1e-6)
+
+
+@pytest.mark.parametrize("student", [False, True])
+def test_words_looked_up_for_several_groups_at_once_are_read_as_their_ids_are(student: bool) -> None:
+    text = (tiny_student_learner if student else tiny_learner)(tiny_arrays()).model.eval().text
+    groups = [torch.tensor([[2, 7, 9, 3]]), torch.tensor([[2, 8, 3], [2, 3, 0]])]
+    for ids, words in zip(groups, text.look_up(groups), strict=True):
+        mask = (ids > 0).long()
+        for found, expected in zip(text(None, mask, words), text(ids, mask), strict=True):
+            assert torch.allclose(found, expected, atol=1e-6)

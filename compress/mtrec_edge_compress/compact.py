@@ -43,9 +43,17 @@ class Embeddings(nn.Module):
         self.norm = nn.LayerNorm(shape.hidden_size, eps=shape.norm_eps)
         self.dropout = nn.Dropout(shape.dropout)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Return (batch, tokens, hidden) from ids (batch, tokens)."""
-        states = self.expand(self.word(input_ids)) + self.position[: input_ids.shape[1]]
+    def forward(self, input_ids: Tensor | None, words: Tensor | None = None) -> Tensor:
+        """Return (batch, tokens, hidden) from ids (batch, tokens), or from word rows (batch, tokens, E).
+
+        Of ids it is their length that is asked for: in a graph, a row must be read by nothing but what comes next.
+        """
+        if input_ids is not None:
+            words, tokens = self.word(input_ids), input_ids.shape[1]
+        else:
+            assert words is not None
+            tokens = words.shape[1]
+        states = self.expand(words) + self.position[:tokens]
         normal: Tensor = self.dropout(self.norm(states))
         return normal
 
@@ -110,9 +118,15 @@ class CompactBert(nn.Module):
         self.embeddings = Embeddings(shape)
         self.layers = nn.ModuleList(Layer(shape, heads, units) for heads, units in shape.layers)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor]:
-        """Return ((batch, tokens, hidden),)."""
-        states = self.embeddings(input_ids)
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the word table, by the name that transformers has for it."""
+        return self.embeddings.word
+
+    def forward(
+        self, input_ids: Tensor | None, attention_mask: Tensor, inputs_embeds: Tensor | None = None
+    ) -> tuple[Tensor]:
+        """Return ((batch, tokens, hidden),) from ids (batch, tokens), or from word rows (batch, tokens, E)."""
+        states = self.embeddings(input_ids, inputs_embeds)
         bias = (attention_mask[:, None, None, :].to(states.dtype) - 1.0) * 1e4
         for layer in self.layers:
             states = layer(states, bias)

@@ -120,8 +120,9 @@ class Learner(PairLearner):
     def text_losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Return the text tasks' losses and the fresh vectors (texts, D)."""
         vectors, token_losses = [], dict[str, list[Tensor]]()
-        for bucket in batch.buckets:
-            states, pooled = self.model.text(bucket.input_ids, bucket.attention_mask)
+        looked_up = self.model.text.look_up([bucket.input_ids for bucket in batch.buckets]) if batch.buckets else []
+        for bucket, looked in zip(batch.buckets, looked_up, strict=True):
+            states, pooled = self.model.text(None, bucket.attention_mask, looked)
             if self._watches:
                 shift = self._watched(pooled)
                 states, pooled = states + shift.unsqueeze(1), pooled + shift

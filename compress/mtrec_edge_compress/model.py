@@ -8,6 +8,7 @@ Knows nothing of files, data or training.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,9 +56,24 @@ class TextEncoder(nn.Module):
         self.backbone = backbone
         self.projection = nn.Linear(hidden_size, vector_size)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return token states (batch, tokens, hidden), 0 where there is padding, and their mean (batch, hidden)."""
-        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask)[0]
+    def look_up(self, ids: Sequence[Tensor]) -> list[Tensor]:
+        """Return the word rows (texts, tokens, width) of several groups of ids (texts, tokens): `words` of `forward`.
+
+        Looked up once: the gradient of each look-up is as large as the whole table.
+        """
+        backbone: Any = self.backbone  # of transformers, or a CompactBert
+        rows: Tensor = backbone.get_input_embeddings()(torch.cat([group.flatten() for group in ids]))
+        parts = torch.split(rows, [group.numel() for group in ids])
+        return [part.view(*group.shape, -1) for part, group in zip(parts, ids, strict=True)]
+
+    def forward(
+        self, input_ids: Tensor | None, attention_mask: Tensor, words: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return token states (batch, tokens, hidden), 0 where there is padding, and their mean (batch, hidden).
+
+        `words` are what `look_up` returns, in place of ids.
+        """
+        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=words)[0]
         mask = attention_mask.unsqueeze(-1).to(states.dtype)
         states = states * mask
         return states, states.sum(1) / mask.sum(1)
