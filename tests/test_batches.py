@@ -346,3 +346,16 @@ def test_a_temperature_moves_steps_between_domains_and_keeps_their_number() -> N
     assert moved.total() == steps.total() == even.steps(0)
     assert max(moved.values()) - min(moved.values()) <= 1 < max(steps.values()) - min(steps.values())
     assert contents(even.epoch(0)) == contents(even.epoch(0))
+
+
+def test_texts_are_padded_to_a_multiple_and_to_no_more_than_the_longest_of_all() -> None:
+    tokens = world_tokens()
+    longest = int(tokens.lengths.max())
+    assert longest % 5
+    plain, padded = (next(world_source(SETTINGS, length_multiple=multiple).epoch(0)) for multiple in (1, 5))
+    assert sorted(plain.rows.tolist()) == sorted(padded.rows.tolist())
+    for bucket in padded.buckets:
+        width = bucket.input_ids.shape[1]
+        assert width == longest or width % 5 == 0
+        assert bucket.attention_mask.sum(1).tolist() == tokens.lengths[bucket.rows.numpy()].tolist()
+    assert any(bucket.input_ids.shape[1] % 5 for bucket in plain.buckets)

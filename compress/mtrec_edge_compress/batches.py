@@ -149,8 +149,18 @@ class BatchSource:
     with_company: bool = False  # compare items by their users
     unread: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))  # items not read, shown as unseen ones
     text_passes: float = 1.0  # over the labelled texts in an epoch; windows, where there are any, decide it instead
+    length_multiple: int = 1  # texts are padded to a multiple of so many tokens, or to the longest of all
     rank: int = 0
     world: int = 1
+
+    @cached_property
+    def _widths(self) -> IntArray:
+        """Return how many tokens wide each text is at least padded, (rows,)."""
+        lengths = self.tokens.lengths
+        widths: IntArray = np.minimum(
+            -(-lengths // self.length_multiple) * self.length_multiple, lengths.max(initial=0)
+        )
+        return widths
 
     @cached_property
     def _windows(self) -> Windows:
@@ -223,7 +233,7 @@ class BatchSource:
             fresh = np.concatenate([fresh, items])
         company = self._co_consumption.sample(rng, texts, self._mine) if self.with_company else []
         fresh = np.unique(fresh)
-        alike = [fresh[places] for places in length_buckets(self.tokens.lengths[fresh])]
+        alike = [fresh[places] for places in length_buckets(self._widths[fresh])]
         fresh = np.concatenate([fresh[:0], *alike])
         buckets = tuple(self._bucket(rows) for rows in alike)
         place = {int(row): number for number, row in enumerate(fresh)}
@@ -256,7 +266,7 @@ class BatchSource:
         return found
 
     def _bucket(self, rows: IntArray) -> TextBucket:
-        ids, mask = self.tokens.padded(rows)
+        ids, mask = self.tokens.padded(rows, int(self._widths[rows].max()))
         where = [(t, int(p), w) for t, row in enumerate(rows) for w, p in enumerate(self.tokens.words[row]) if p >= 0]
         text, position, number = torch.tensor(where, dtype=torch.int64).reshape(-1, 3).T.contiguous()
         word_labels: dict[str, Tensor] = {}

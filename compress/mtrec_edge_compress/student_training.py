@@ -1,13 +1,13 @@
 """A student in training: what its phases share. Each phase brings its settings and its folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.cross_pairs import CrossTaught
 from mtrec_edge_compress.data.arrays import Arrays
-from mtrec_edge_compress.device import Device
+from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.fake_quantize import rounded_words
 from mtrec_edge_compress.lookup_tables import WordBits
 from mtrec_edge_compress.recipe import Recipe
@@ -69,10 +69,15 @@ class StudentTraining:
             return fit(
                 self.learner,
                 self.batches(settings, with_pairs=with_pairs, number=number, text_passes=text_passes),
-                settings,
+                self._of_student(settings),
                 folder=folder,
                 validate=validate,
                 device=self.device,
                 label=label,
                 progress=self.progress,
             )
+
+    def _of_student(self, settings: Training) -> Training:
+        """Return the settings with what `auto` means for a student: on a CPU its products are too small for bf16."""
+        on_cpu = open_device(self.device).type == "cpu"
+        return replace(settings, precision="fp32") if on_cpu and settings.precision == "auto" else settings

@@ -119,9 +119,9 @@ class Tokens:
         """Return the rows of both, the other's behind."""
         return Tokens(self.ids + other.ids, self.words + other.words)
 
-    def padded(self, rows: IntArray) -> tuple[Tensor, Tensor]:
-        """Return ids and mask, (rows, longest), padded with 0."""
-        longest = max(len(self.ids[row]) for row in rows)
+    def padded(self, rows: IntArray, width: int = 0) -> tuple[Tensor, Tensor]:
+        """Return ids and mask, (rows, longest) or as wide as asked for, padded with 0."""
+        longest = max(width, *(len(self.ids[row]) for row in rows))
         ids = np.zeros((len(rows), longest), np.int64)
         mask = np.zeros((len(rows), longest), np.int64)
         for number, row in enumerate(rows):

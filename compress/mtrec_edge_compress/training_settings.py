@@ -33,7 +33,7 @@ class Training(Ranged):
     patience: Count = 2  # epochs without a better validation before stopping
     task_patience: Annotated[int, 0, 1_000_000] = 0  # the same for a task, which then weighs 0; 0: none stops alone
     weighting: Weighting = "static"  # of the teacher; weighting.py says what each does, pcgrad needs the extra mtl
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware has it
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where it is there, not of a student on a CPU
     trackers: tuple[str, ...] = ()  # "tensorboard", "wandb": Accelerate's trackers
     save_minutes: Positive = 3.0  # at most this much work is lost by a kill
 
