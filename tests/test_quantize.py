@@ -310,8 +310,8 @@ class AdditiveTable(torch.nn.Module):
         super().__init__()
         self.backbone, self.table = backbone, torch.nn.Parameter(torch.randn(600, 32))
 
-    def forward(self, input_ids, attention_mask):
-        (states,) = self.backbone(input_ids, attention_mask)
+    def forward(self, input_ids, attention_mask, inputs_embeds):
+        (states,) = self.backbone(input_ids, attention_mask, inputs_embeds)
         return (states + torch.tanh(self.table).mean(0),)
 
 
