@@ -29,7 +29,7 @@ from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.soft_targets import soft_targets
 from mtrec_edge_compress.start import new_student
 from mtrec_edge_compress.student_learner import VECTOR, StudentLearner, read_as_own
-from mtrec_edge_compress.student_training import StudentTraining
+from mtrec_edge_compress.student_training import StudentTraining, of_student
 from mtrec_edge_compress.unread import unread_items
 
 SAME = replace(RECIPE, student=replace(RECIPE.student, layers=2, embedding_size=0))  # the teacher's own shape
@@ -219,3 +219,9 @@ def test_a_student_reads_none_of_the_items_its_teacher_left_unread() -> None:
     sources = [training.batches(SETTINGS, with_pairs=pairs, number=number) for pairs, number in ((False, 0), (True, 2))]
     read = {int(row) for source in sources for batch in source.epoch(0) for row in batch.rows}
     assert len(unread) and read and not read & set(unread.tolist())
+
+
+def test_what_is_left_to_the_hardware_is_fp32_for_a_student_on_a_cpu() -> None:
+    assert of_student(replace(SETTINGS, precision="auto"), "cpu").precision == "fp32"
+    asked = replace(SETTINGS, precision="bf16")
+    assert of_student(asked, "cpu") == asked

@@ -29,7 +29,7 @@ from mtrec_edge_compress.measure import encode_by, teachers_catalogue
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.quantize import quantize
 from mtrec_edge_compress.recipe import Verify
-from mtrec_edge_compress.student_training import StudentTraining
+from mtrec_edge_compress.student_training import StudentTraining, of_student
 from mtrec_edge_compress.verify import INT8_STAGES, Int8, int8_reasons, retentions
 
 FIGURES = "figures.json"
@@ -112,7 +112,7 @@ def _losses(tasks: Sequence[TaskSpec], reference: Figures, figures: Figures, sta
 def _train(job: Job, training: StudentTraining, folder: Path) -> None:
     """Train the student with INT8's rounding; the best epoch on validation, rounded too, is taken."""
     recipe = job.recipe
-    settings = recipe.quantize.heal.training(recipe.prune.tasks)
+    settings = of_student(recipe.quantize.heal.training(recipe.prune.tasks), job.device)
     with fake_quantized(training.learner.model, job.calibration_texts(), recipe.quantize):
         training.fit(
             settings,

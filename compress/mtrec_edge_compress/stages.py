@@ -44,7 +44,7 @@ from mtrec_edge_compress.soft_targets import soft_targets
 from mtrec_edge_compress.standing import measure_standing
 from mtrec_edge_compress.start import new_student
 from mtrec_edge_compress.student_learner import compact_backbone, student_learner
-from mtrec_edge_compress.student_training import StudentTraining
+from mtrec_edge_compress.student_training import StudentTraining, of_student
 from mtrec_edge_compress.teacher import check_given, teacher_batches, train_teacher
 from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import open_tokenizer, vocabulary_of, words_known
@@ -133,7 +133,8 @@ def distill_student(job: Job, folder: Path) -> Made:
     PartialState().wait_for_everyone()
     training = _student_training(job, None)
     cut_to_start(training, folder)
-    distill(training, folder=folder, validate=job.validator(job.student_tokens, job.recipe.distill.tasks.precision))
+    precision = of_student(job.recipe.distill.tasks, job.device).precision
+    distill(training, folder=folder, validate=job.validator(job.student_tokens, precision))
     rows, near = _student_made(job, "student", training.learner.model, folder)
     return rows, facts | near
 
@@ -201,7 +202,8 @@ def _student_made(job: Job, stage: Stage, model: MultiTaskModel, folder: Path) -
 def prune_student(job: Job, folder: Path) -> Made:
     """Prune and heal the student."""
     training = _student_training(job, load_model(job.folder("distill") / "model"))
-    prune(training, folder=folder, validate=job.validator(job.student_tokens, job.recipe.prune.tasks.precision))
+    precision = of_student(job.recipe.prune.tasks, job.device).precision
+    prune(training, folder=folder, validate=job.validator(job.student_tokens, precision))
     shapes = compact_backbone(training.learner).shape.layers
     layers = ", ".join(f"{heads} heads {units} units" for heads, units in shapes)
     rows, near = _student_made(job, "pruned", training.learner.model, folder)

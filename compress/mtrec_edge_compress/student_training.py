@@ -69,7 +69,7 @@ class StudentTraining:
             return fit(
                 self.learner,
                 self.batches(settings, with_pairs=with_pairs, number=number, text_passes=text_passes),
-                self._of_student(settings),
+                of_student(settings, self.device),
                 folder=folder,
                 validate=validate,
                 device=self.device,
@@ -77,7 +77,8 @@ class StudentTraining:
                 progress=self.progress,
             )
 
-    def _of_student(self, settings: Training) -> Training:
-        """Return the settings with what `auto` means for a student: on a CPU its products are too small for bf16."""
-        on_cpu = open_device(self.device).type == "cpu"
-        return replace(settings, precision="fp32") if on_cpu and settings.precision == "auto" else settings
+
+def of_student(settings: Training, device: Device) -> Training:
+    """Return the settings with what `auto` means for a student: on a CPU its products are too small for bf16."""
+    on_cpu = open_device(device).type == "cpu"
+    return replace(settings, precision="fp32") if on_cpu and settings.precision == "auto" else settings

@@ -20,13 +20,14 @@ from mtrec_edge_compress.measure import torch_row
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.prune import KEPT, remove_again
 from mtrec_edge_compress.start import new_student
+from mtrec_edge_compress.student_training import of_student
 from mtrec_edge_compress.teacher import labels_learner, new_teacher, teacher_batches
 from mtrec_edge_compress.training import fit
 
 
 def train_untaught(job: Job, folder: Path) -> list[Row]:
     """Train the shipped student's shape without the teacher; return its row of the ledger, on the main process."""
-    model, settings = untrained(job), job.recipe.untaught.training
+    model, settings = untrained(job), of_student(job.recipe.untaught.training, job.device)
     source = replace(teacher_batches(job.recipe, job.arrays, job.student_tokens, job.collaboration), settings=settings)
     fit(
         labels_learner(job.recipe, model, source),
