@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny_training import (
     COLLABORATE,
+    RECIPE,
     SETTINGS,
     tiny_arrays,
     tokens_for,
@@ -178,7 +179,7 @@ def test_prior_dropout_shows_every_candidate_as_unseen() -> None:
 
 def test_unread_items_are_never_encoded_and_always_shown_as_unseen() -> None:
     settings = replace(SETTINGS, prior_dropout=0.0, link_dropout=0.0, history_dropout=0.0, fresh_targets=2)
-    unread = unread_items(world_arrays(), 0.25, seed=5)
+    unread = unread_items(world_arrays(), replace(RECIPE, seed=5, teacher=replace(RECIPE.teacher, unread=0.25)))
     assert len(unread) == round(0.25 * (world_arrays().support[0] > 0).sum())
     whole = world_source(settings, with_company=True)
     source = replace(whole, unread=unread)

@@ -22,7 +22,7 @@ from tiny_training import (
 
 from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.data.arrays import Arrays
-from mtrec_edge_compress.distill import distill
+from mtrec_edge_compress.distill import _start_projection, distill
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.learner import Learner
 from mtrec_edge_compress.recipe import Recipe
@@ -215,10 +215,25 @@ def test_a_student_reads_none_of_the_items_its_teacher_left_unread() -> None:
     recipe = replace(RECIPE, teacher=replace(RECIPE.teacher, unread=0.25))
     learner = tiny_student_learner(arrays, recipe)
     training = StudentTraining(recipe, learner, arrays, collaboration_for(arrays), "cpu", progress=False)
-    unread = unread_items(arrays, 0.25, recipe.seed)
+    unread = unread_items(arrays, recipe)
     sources = [training.batches(SETTINGS, with_pairs=pairs, number=number) for pairs, number in ((False, 0), (True, 2))]
     read = {int(row) for source in sources for batch in source.epoch(0) for row in batch.rows}
     assert len(unread) and read and not read & set(unread.tolist())
+
+
+def test_the_projection_of_a_start_from_outputs_is_not_fitted_to_unread_items() -> None:
+    arrays = world_arrays()
+    student = replace(RECIPE.student, start="outputs", layers=0)
+    recipe = replace(RECIPE, teacher=replace(RECIPE.teacher, unread=0.25), student=student)
+    projections = []
+    for turned in (False, True):
+        learner = tiny_student_learner(arrays, recipe)
+        if turned:
+            learner.soft.vectors[unread_items(arrays, recipe)] *= -1
+        started = StudentTraining(recipe, learner, arrays, collaboration_for(arrays), "cpu", progress=False)
+        _start_projection(started)
+        projections.append(learner.model.text.projection.weight.detach().clone())
+    assert torch.equal(*projections)
 
 
 def test_what_is_left_to_the_hardware_is_fp32_for_a_student_on_a_cpu() -> None:

@@ -10,8 +10,8 @@ from mtrec_edge_compress.representation import Representation
 from mtrec_edge_compress.start import fit_projection
 from mtrec_edge_compress.student_learner import compact_backbone
 from mtrec_edge_compress.student_training import StudentTraining
-from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.training import Validate
+from mtrec_edge_compress.unread import read_texts
 
 
 def distill(training: StudentTraining, *, folder: Path, validate: Validate) -> dict[str, float]:
@@ -32,8 +32,8 @@ def distill(training: StudentTraining, *, folder: Path, validate: Validate) -> d
 
 
 def _start_projection(training: StudentTraining) -> None:
-    """Fit the projection of a student that has learned nothing yet to the teacher's vectors of the readable texts."""
+    """Fit the projection of a student that has learned nothing yet to the teacher's vectors of what it reads."""
     learner, device = training.learner, open_device(training.device)
-    rows = torch.from_numpy(TextLabels(training.arrays).pool(every_text=True)).to(device)
+    rows = torch.from_numpy(read_texts(training.arrays, training.unread)).to(device)
     pooled = encode_pooled(learner.model.to(device), learner.tokens, device, torch.float32)
     fit_projection(learner.model, pooled[rows].cpu(), learner.soft.vectors[rows].cpu())

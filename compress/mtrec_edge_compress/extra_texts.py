@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mtrec_edge_compress.data.arrays import Arrays, IntArray
-from mtrec_edge_compress.text_labels import TextLabels
+from mtrec_edge_compress.unread import read_texts
 from mtrec_edge_runtime.tokenizer import split_words
 from mtrec_edge_runtime.whole_file import write_whole
 
@@ -35,7 +35,7 @@ def cross_texts(arrays: Arrays, unread: IntArray, *, share: float, seed: int) ->
     None comes twice, and none equals a text of the corpus, held-out ones least of all.
     """
     rng = np.random.default_rng((seed, 5))
-    pool = np.setdiff1d(TextLabels(arrays).pool(every_text=True), unread)
+    pool = read_texts(arrays, unread)
     made = [
         text
         for table, domain, rows in _groups(arrays, pool)

@@ -77,7 +77,7 @@ class Job:
     @cached_property
     def unread(self) -> IntArray:
         """Return the items that stand for new ones, (rows,)."""
-        return unread_items(self.arrays, self.recipe.teacher.unread, self.recipe.seed)
+        return unread_items(self.arrays, self.recipe)
 
     @cached_property
     def extra_texts(self) -> tuple[ExtraText, ...]:

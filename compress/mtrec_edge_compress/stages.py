@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from tqdm import tqdm
@@ -46,9 +45,9 @@ from mtrec_edge_compress.start import new_student
 from mtrec_edge_compress.student_learner import compact_backbone, student_learner
 from mtrec_edge_compress.student_training import StudentTraining, of_student
 from mtrec_edge_compress.teacher import check_given, teacher_batches, train_teacher
-from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import open_tokenizer, vocabulary_of, words_known
 from mtrec_edge_compress.unlabelled import read_unlabelled
+from mtrec_edge_compress.unread import read_texts
 from mtrec_edge_compress.untaught import train_untaught
 from mtrec_edge_compress.verify import INT8_STAGES, Verdict, verify
 from mtrec_edge_compress.vocabulary import trim_vocabulary
@@ -194,8 +193,7 @@ def _student_made(job: Job, stage: Stage, model: MultiTaskModel, folder: Path) -
     with every_core():
         encoded = encode_all(model.cpu(), tokens, device=place, label=f"encoding: {stage}", progress=job.progress)
         teacher = load_encoded(job.folder("teacher") / "encoded").vectors
-        read = np.setdiff1d(TextLabels(job.arrays).pool(every_text=True), job.unread)
-        near = nearness(encoded.vectors, teacher, read)
+        near = nearness(encoded.vectors, teacher, read_texts(job.arrays, job.unread))
         return [torch_row(job, stage, model, encoded, folder)], {f"{stage}_vectors": near}
 
 

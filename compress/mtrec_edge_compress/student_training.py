@@ -1,12 +1,13 @@
 """A student in training: what its phases share. Each phase brings its settings and its folder."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from mtrec_edge_compress.batches import BatchSource
 from mtrec_edge_compress.collaboration import Collaboration
 from mtrec_edge_compress.cross_pairs import CrossTaught
-from mtrec_edge_compress.data.arrays import Arrays
+from mtrec_edge_compress.data.arrays import Arrays, IntArray
 from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.fake_quantize import rounded_words
 from mtrec_edge_compress.lookup_tables import WordBits
@@ -28,6 +29,11 @@ class StudentTraining:
     device: Device
     progress: bool
 
+    @cached_property
+    def unread(self) -> IntArray:
+        """Return the items whose texts it does not read, (rows,)."""
+        return unread_items(self.arrays, self.recipe)
+
     def batches(
         self, settings: Training, *, with_pairs: bool, number: int = 0, text_passes: float = 1.0
     ) -> BatchSource:
@@ -45,7 +51,7 @@ class StudentTraining:
             with_pairs,
             every_text=True,
             text_passes=text_passes,
-            unread=unread_items(self.arrays, self.recipe.teacher.unread, self.recipe.seed),
+            unread=self.unread,
             scored=self.learner.soft.cross,
         )
 

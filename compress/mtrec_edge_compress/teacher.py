@@ -181,7 +181,7 @@ def teacher_batches(recipe: Recipe, arrays: Arrays, tokens: Tokens, collaboratio
         recipe.model.max_history,
         recipe.seed,
         with_company=recipe.teacher.alignment > 0,
-        unread=unread_items(arrays, recipe.teacher.unread, recipe.seed),
+        unread=unread_items(arrays, recipe),
     )
 
 

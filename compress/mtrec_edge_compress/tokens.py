@@ -121,7 +121,7 @@ class Tokens:
 
     def padded(self, rows: IntArray, width: int = 0) -> tuple[Tensor, Tensor]:
         """Return ids and mask, (rows, longest) or as wide as asked for, padded with 0."""
-        longest = max(width, *(len(self.ids[row]) for row in rows))
+        longest = max(width, max(len(self.ids[row]) for row in rows))
         ids = np.zeros((len(rows), longest), np.int64)
         mask = np.zeros((len(rows), longest), np.int64)
         for number, row in enumerate(rows):
