@@ -58,7 +58,7 @@ def test_an_unknown_key_names_the_known_ones(tmp_path: Path) -> None:
         ("student = 3\n", r"student must be a table, got 3"),
         ('[weights]\n"a.b" = "much"\n', r"weights\.a\.b = 'much': expected float, got str"),
         ('[teacher]\ndetached = "a.b"\n', r"teacher\.detached = 'a\.b': expected tuple, got str"),
-        ('[teacher.training]\noptimizer = "adam"\n', r"optimizer = 'adam': choose one of 'adamw', 'sgd'"),
+        ('[teacher.training]\noptimizer = "adam"\n', r"optimizer = 'adam': choose one of 'adamw', 'sgd', 'muon'"),
         ('[collaborate]\npenalties = ["many"]\n', r"collaborate\.penalties\[0\] = 'many': expected float, got str"),
         ("[augment]\nunlabelled = [3]\n", r"augment\.unlabelled\[0\] = 3: expected str, got int"),
         ('[teacher.training]\ntrackers = "wandb"\n', r"trackers = 'wandb': expected tuple, got str"),

@@ -121,7 +121,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("state-*"))
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
 @pytest.mark.parametrize("weighting", ["static", "uncertainty", "dwa", "gradnorm", "pcgrad"])
 def test_every_optimizer_and_weighting_trains(tmp_path: Path, optimizer: Any, weighting: Any) -> None:
     if weighting == "pcgrad":
@@ -169,7 +169,7 @@ def test_bf16_trains_weights_that_stay_fp32_and_another_precision_may_follow(tmp
     assert apart(full, train(tmp_path / "again")) == 0
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
 def test_accumulating_two_batches_equals_one_twice_as_large(tmp_path: Path, optimizer: Any) -> None:
     """Of texts that all have one label, for a batch's losses are means over its labels."""
     data = tiny_arrays().dataset

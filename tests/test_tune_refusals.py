@@ -35,7 +35,11 @@ def place(tmp_path: Path) -> Place:
         ("teacher.layers", "{low=1.5, high=2}", r"search\.teacher\.layers: teacher\.layers = 1\.5: expected int"),
         ("teacher.layers", "{low=1, high=2, step=0.5}", r"search\.teacher\.layers: step = 0\.5: write a whole number"),
         ("teacher.encoder", "{low=1, high=2}", r"search\.teacher\.encoder: teacher\.encoder = 1\.0: expected str"),
-        ("teacher.training.optimizer", "{choices=['adam']}", r"optimizer = 'adam': choose one of 'adamw', 'sgd'"),
+        (
+            "teacher.training.optimizer",
+            "{choices=['adam']}",
+            r"optimizer = 'adam': choose one of 'adamw', 'sgd', 'muon'",
+        ),
     ],
 )
 def test_what_cannot_be_searched_is_told(place: Place, key: str, span: str, message: str) -> None:

@@ -1,25 +1,44 @@
-"""What moves the weights: AdamW or SGD, a rate for the backbone and one for the rest, and how rates rise and fall."""
+"""What moves the weights: AdamW, SGD or Muon, a rate for the backbone and one for the rest, how rates rise and fall."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mtrec_edge_compress.muon import Muon
 from mtrec_edge_compress.training_settings import Training
 
 
-def make_optimizer(learner: nn.Module, settings: Training) -> torch.optim.Optimizer:
-    """Return AdamW or SGD with the backbone's rate for the backbone and the heads' rate for the rest."""
+def make_optimizers(learner: nn.Module, settings: Training) -> list[torch.optim.Optimizer]:
+    """Return AdamW or SGD with the backbone's rate for the backbone and the heads' rate for the rest.
+
+    With Muon, that for the matrices of the backbone's layers, and AdamW for all else: words, biases, heads.
+    """
+    chosen = _layer_matrices(learner) if settings.optimizer == "muon" else set()
+    matrices: list[Tensor] = []
     backbone: list[Tensor] = []
     rest: list[Tensor] = []
     for name, parameter in learner.named_parameters():
         if parameter.requires_grad:
-            (backbone if ".backbone." in name else rest).append(parameter)
-    groups = [
-        {"params": backbone, "lr": settings.learning_rate, "weight_decay": settings.weight_decay},
-        {"params": rest, "lr": settings.head_learning_rate, "weight_decay": settings.weight_decay},
-    ]
+            (matrices if name in chosen else backbone if ".backbone." in name else rest).append(parameter)
+
+    def group(parameters: list[Tensor], rate: float) -> dict[str, Any]:
+        return {"params": parameters, "lr": rate, "weight_decay": settings.weight_decay}
+
+    groups = [group(backbone, settings.learning_rate), group(rest, settings.head_learning_rate)]
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9)
-    return torch.optim.AdamW(groups, fused=True)  # three times as fast on a CPU, where the word table weighs most
+        return [torch.optim.SGD(groups, momentum=0.9)]
+    adam = torch.optim.AdamW(groups, fused=True)  # three times as fast on a CPU, where the word table weighs most
+    return [adam, Muon([group(matrices, settings.learning_rate)])] if matrices else [adam]
+
+
+def _layer_matrices(learner: nn.Module) -> set[str]:
+    """Return the names of the matrices in the backbone's layers."""
+    return {
+        f"{name}.weight"
+        for name, module in learner.named_modules()
+        if isinstance(module, nn.Linear) and ".backbone." in name and ".embeddings." not in name
+    }
 
 
 def rate_factor(update: int, updates: int, *, warmup: float) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -27,7 +27,7 @@ from mtrec_edge_compress.device import Device, open_device
 from mtrec_edge_compress.encoding import model_dtype
 from mtrec_edge_compress.memory import keep_freed_memory
 from mtrec_edge_compress.model import MultiTaskModel
-from mtrec_edge_compress.optimizer import make_optimizer, rate_factor
+from mtrec_edge_compress.optimizer import make_optimizers, rate_factor
 from mtrec_edge_compress.pair_learner import PairLearner
 from mtrec_edge_compress.stopping import TaskProgress
 from mtrec_edge_compress.surgery import check_surgery, surgical_backward
@@ -152,11 +152,11 @@ class _Run:
         self.show = show and accelerator.is_main_process
         self.refreshed = False  # whether the learner's cache is of the weights as they are
         learner.to(accelerator.device)
-        self.wrapped, self.optimizer = accelerator.prepare(learner, make_optimizer(learner, settings))
+        self.wrapped, *self.optimizers = accelerator.prepare(learner, *make_optimizers(learner, settings))
         self.learner = cast(PairLearner, accelerator.unwrap_model(self.wrapped))
         self.steps = [source.steps(epoch) for epoch in range(settings.epochs)]
         self.updates = sum(-(-n // settings.accumulation) for n in self.steps)
-        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.rates = [group["lr"] for group in self._groups()]
         if settings.trackers:
             accelerator.init_trackers("mtrec-edge", config={k: str(v) for k, v in asdict(settings).items()})
         self.progress = self._resume()
@@ -231,8 +231,9 @@ class _Run:
         if update:
             self.accelerator.clip_grad_norm_(self.wrapped.parameters(), self.settings.clip)
             self._set_rates()
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
             self.progress.updates += 1
         if self.settings.trackers:
             self.accelerator.log({f"{self.label}/{k}": v for k, v in values.items()}, step=self.progress.updates)
@@ -250,8 +251,12 @@ class _Run:
 
     def _set_rates(self) -> None:
         factor = rate_factor(self.progress.updates + 1, self.updates, warmup=self.settings.warmup)
-        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+        for group, rate in zip(self._groups(), self.rates, strict=True):
             group["lr"] = rate * factor
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Return the groups of parameters that have a rate each."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def _validate(self, validate: Validate) -> dict[str, float]:
         """Measure on the main process; every process hears the result."""

@@ -23,7 +23,7 @@ class Training(Ranged):
     prior_dropout: Share = 0.1  # share of candidates shown without priors and affinity, as an unseen item is
     history_dropout: Share = 0.05  # share of windows shown without a history, as a user's first visit is
     link_dropout: Share = 0.1  # share of windows shown without any affinity, as where users did little together
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"  # muon: of the matrices in the backbone's layers
     learning_rate: Annotated[float, 1e-9, 1e3] = 5e-5  # of the text backbone
     head_learning_rate: Annotated[float, 1e-9, 1e3] = 1e-3  # of everything else
     weight_decay: Annotated[float, 0.0, 1e3] = 0.01
