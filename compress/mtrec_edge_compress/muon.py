@@ -40,10 +40,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Return nearly the orthogonal matrix nearest to `matrix` (rows, columns): U V' of U S V', with S between 0.7 and 1.2."""
+    """Return nearly the orthogonal matrix nearest to `matrix` (rows, columns): U S V' with S between 0.7 and 1.2."""
     first, third, fifth = COEFFICIENTS
     wide = matrix.shape[0] <= matrix.shape[1]
-    found = matrix if wide else matrix.T
+    found: Tensor = matrix if wide else matrix.T
     found = found / found.norm().clamp_min(1e-7)
     for _ in range(ITERATIONS):
         square = found @ found.T
