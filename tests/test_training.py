@@ -286,12 +286,14 @@ def test_a_run_killed_in_the_middle_of_an_epoch_goes_on_there(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("weighting", "epochs"), [("static", 2), ("dwa", 3)])
+@pytest.mark.parametrize(
+    ("weighting", "epochs", "optimizer"), [("static", 2, "adamw"), ("dwa", 3, "adamw"), ("static", 2, "muon")]
+)
 def test_a_run_killed_between_two_epochs_ends_as_if_it_had_not_been(
-    tmp_path: Path, weighting: str, epochs: int
+    tmp_path: Path, weighting: str, epochs: int, optimizer: str
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    options = {"dropout": 0.1, "weighting": weighting, "epochs": epochs}
+    options = {"dropout": 0.1, "weighting": weighting, "epochs": epochs, "optimizer": optimizer}
     assert process(whole, **options) == 0
     assert process(killed, **options, kill_in_validation=epochs) == -signal.SIGKILL  # the last epoch's work is lost
     assert process(killed, **options) == 0
