@@ -30,6 +30,12 @@ from mtrec_edge.cli_text import json_option, print_json, profile_option, quiet_o
     metavar="DOMAIN=PATH",
     help="Also write a result file of one domain, e.g. movies=benchmarks/results/quality-movies.json; may repeat.",
 )
+@click.option(
+    "--judged-before",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A result file of this command, of one bundle: its seed counts as if judged again; may repeat.",
+)
 @click.option("--html", type=click.Path(path_type=Path), help="Also write a page with pictures, e.g. work/report.html.")
 @profile_option
 @json_option
@@ -41,6 +47,7 @@ def evaluate(
     seed: int,
     out: Path | None,
     domain_files: tuple[str, ...],
+    judged_before: tuple[Path, ...],
     html: Path | None,
     profile: Literal["fast", "exact"],
     as_json: bool,
@@ -48,7 +55,8 @@ def evaluate(
 ) -> None:
     """Judge a bundle on the test fold by the full protocol, baselines beside it.
 
-    Several bundles, made by one recipe with several seeds, are judged as one system: the mean over them.
+    Several bundles, made by one recipe with several seeds, are judged as one system: the mean over them. One that was
+    judged on the same users before need not be there: --judged-before names what --out wrote of it.
 
     \b
     Example:
@@ -74,6 +82,7 @@ def evaluate(
         profile=profile,
         users_per_domain=users,
         seed=seed,
+        judged_before=judged_before,
         progress=lambda line: None if quiet else click.echo(line, err=True),
     )
     if as_json:

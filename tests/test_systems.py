@@ -1,5 +1,6 @@
 """The systems table of the hand-made bundle of tests/device, its page and its result files."""
 
+import gzip
 import json
 
 import numpy as np
@@ -123,6 +124,67 @@ def test_bundles_of_several_seeds_are_one_system(table):
     assert twice["by_seed"]["movies.like"] == [alone, alone]
     notes = systems_result(twice, arrays(), name="tiny", command=["mtrec-edge"])["notes"]
     assert f"movies.like, each bundle: {alone:.4f}, {alone:.4f}" in notes
+
+
+@pytest.fixture
+def earlier(tmp_path, table):
+    """The table's result file, as if it were seed 7, its ranking worth a half."""
+    half = json.loads(json.dumps(table | {"seeds": [7]}))
+    half["systems"]["fused"]["movies.like"]["ndcg@10"] = 0.5
+    half["per_user"]["fused"]["movies.like"]["ndcg@10"] = [0.5]
+    write_systems(tmp_path / "seed-7.json", half, arrays(), command=["mtrec-edge"])
+    return tmp_path / "seed-7.json"
+
+
+def test_a_seed_judged_before_counts_as_if_judged_now(earlier, table):
+    both = evaluate_bundles([BUNDLE], arrays(), profile="exact", judged_before=[earlier])
+    assert both["seeds"] == [*table["seeds"], 7] and both["by_seed"]["movies.like"] == [1.0, 0.5]
+    assert both["systems"]["fused"]["movies.like"]["ndcg@10"] == 0.75
+    assert both["per_user"]["fused"]["movies.like"]["ndcg@10"] == [0.75]
+    assert both["intervals"]["fused"]["movies.like"]["ndcg@10"] == [0.75, 0.75]
+    assert both["against"]["fused"]["movies.like"]["popularity"]["mean"] == pytest.approx(
+        0.75 - table["per_user"]["popularity"]["movies.like"]["ndcg@10"][0]
+    )
+    assert both["systems"]["text"] == {
+        task: pytest.approx(found, abs=1e-6) for task, found in table["systems"]["text"].items()
+    }
+    notes = systems_result(both, arrays(), name="tiny", command=["mtrec-edge"])["notes"]
+    assert any(note.startswith("seed 7 was judged before: seed-7.json, commit ") for note in notes)
+
+
+def test_a_seed_judged_otherwise_is_refused(earlier):
+    def refused(match, **changed):
+        with pytest.raises(InputError, match=match):
+            evaluate_bundles([BUNDLE], arrays(), **{"profile": "exact", "judged_before": [earlier], **changed})
+
+    refused("was not judged alike .'profile fast'", profile="fast")
+    refused("was not judged alike .'a seeded sample of 1 users", users_per_domain=1)
+    refused("does not exist", judged_before=[earlier.with_name("none.json")])
+    refused("seed 7 was judged before and is named twice", judged_before=[earlier, earlier])
+    whole = earlier.read_text(encoding="utf-8")
+
+    def after(change, match):
+        found = json.loads(whole)
+        change(found)
+        earlier.write_text(json.dumps(found), encoding="utf-8")
+        refused(match)
+
+    after(lambda found: found["seeds"].append(8), "is of 2 seeds: name a result file of one bundle")
+    after(lambda found: found["dataset"].update(split_hash="other"), "was judged on split other")
+    after(lambda found: found.pop("headlines"), "is no table of systems")
+    after(lambda found: found["systems"]["text"].pop("movies.like ndcg@10"), "movies.like has no ndcg@10")
+    after(lambda found: found["systems"].pop("text"), "'text' is not of the bundle's tasks")
+    earlier.write_text(whole, encoding="utf-8")
+    samples = earlier.with_name("seed-7.samples.json.gz")
+    packed = samples.read_bytes()
+    others = json.loads(gzip.decompress(packed))
+    others["fused"]["movies.like"]["ndcg@10"] = [None]
+    samples.write_bytes(gzip.compress(json.dumps(others).encode()))
+    refused("movies.like ndcg@10 is of other users")
+    samples.write_bytes(packed[: len(packed) // 2])
+    refused("cannot be read")
+    samples.unlink()
+    refused("lacks its per-user values, seed-7.samples.json.gz")
 
 
 def test_the_mean_over_seeds_by_hand():

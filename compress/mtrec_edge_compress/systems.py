@@ -16,6 +16,7 @@ from mtrec_edge_compress.bootstrap import interval, mean_draws
 from mtrec_edge_compress.bundle_scorer import BundleScorer
 from mtrec_edge_compress.data.arrays import Arrays
 from mtrec_edge_compress.evaluate import Evaluation, evaluate
+from mtrec_edge_compress.judged_before import check_same_users, protocol_notes, read_judged
 from mtrec_edge_compress.judgement import Scorer, Scores
 from mtrec_edge_compress.narrowed import AfterOneLike, NewUser, SimilarItems
 from mtrec_edge_compress.systems_table import against, item_slices, slices
@@ -39,16 +40,19 @@ def evaluate_bundles(
     profile: Profile = "fast",
     users_per_domain: int | None = None,
     seed: int = 0,
+    judged_before: Sequence[Path] = (),
     progress: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Judge bundles and the baselines on the TEST fold; return the systems table as a JSON-able dict.
 
     Several bundles are one system, made with several seeds: every value is the mean over them, and so is every user's
-    value, over which the interval of a mean is drawn; any other interval is the mean of theirs.
+    value, over which the interval of a mean is drawn; any other interval is the mean of theirs. `judged_before` names
+    result files of this function, one seed each, that count as if their bundles were judged now.
 
     * `systems`: the bundle (`fused`, and shown less: see docs/evaluation.md), baselines -> task -> metric -> value
     * `intervals`: system -> task -> metric -> 95 % bounds over users
-    * `seeds`: the bundles' own; `by_seed`: task -> each bundle's headline metric
+    * `seeds`: the bundles' own; `judged_before`: seed -> the file that stands for it; `by_seed`: task -> each bundle's
+      headline metric
     * `counts` and `chance`: by task; `settings`: what validation chose for each baseline
     * `against`: one of the bundle's systems -> task -> other system -> paired bootstrap of the former's per-user values
       less the latter's, with Holm's p
@@ -59,12 +63,20 @@ def evaluate_bundles(
     `progress` is told a line at a time.
 
     Raises:
-        InputError: no bundle, a bundle of another split or catalogue, or bundles of different tasks.
+        InputError: no bundle, a bundle of another split or catalogue, bundles of different tasks, or of one seed beside
+            one judged before, or a result file that does not fit (see `read_judged`).
     """
     test = _Test(arrays, users_per_domain, seed)
     bundles = _open(paths, arrays, profile)
+    as_now = protocol_notes(profile, seed, users_per_domain)
+    before = [read_judged(path, arrays, notes=as_now) for path in judged_before]
+    seeds = [bundle.recommender.manifest.data.get("seed") for bundle in bundles]
+    _check_once([found.seed for found in before], seeds)
     served = bundles[0].tasks
     judged = [_views(test, path, scorer, profile, progress) for path, scorer in zip(paths, bundles, strict=True)]
+    for earlier in before:
+        check_same_users(earlier, judged[0])
+        judged.append(earlier.systems)
     ours = {name: [mean_over_seeds([views[name] for views in judged])] for name in judged[0]}
     baselines, beside, settings = _baselines(test, served, progress)
     known: Evaluations = {**ours, **baselines, **beside}
@@ -78,7 +90,8 @@ def evaluate_bundles(
     return {
         "bundle": ", ".join(path.name for path in paths),
         "profile": profile,
-        "seeds": [bundle.recommender.manifest.data.get("seed") for bundle in bundles],
+        "seeds": [*seeds, *(found.seed for found in before)],
+        "judged_before": {str(found.seed): found.source for found in before},
         "by_seed": {
             task.name: [views[FUSED].tasks[task.name].get(task.headline) for views in judged] for task in tasks
         },
@@ -141,6 +154,12 @@ def _open(paths: Sequence[Path], arrays: Arrays, profile: Profile) -> list[Bundl
                 "evaluate together only bundles that one recipe made with several seeds"
             )
     return bundles
+
+
+def _check_once(before: Sequence[int], seeds: Sequence[int | None]) -> None:
+    for number, seed in enumerate(before):
+        if seed in seeds or seed in before[:number]:
+            raise InputError(f"seed {seed} was judged before and is named twice: name each seed once")
 
 
 def _views(

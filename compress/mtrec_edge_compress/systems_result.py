@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mtrec_edge_compress.data.arrays import Arrays
+from mtrec_edge_compress.judged_before import protocol_notes
 from mtrec_edge_compress.ledger import dataset_info
 from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.results import Measured, Result, new_result, write_result, write_samples
@@ -76,11 +77,9 @@ def _result(table: dict[str, Any], arrays: Arrays, *, name: str, command: Sequen
         seeds=[table["seed"] if seed is None else seed for seed in table["seeds"]],
         dataset=dataset_info(arrays),
     )
-    users = table["users_per_domain"]
     result["notes"] = [
-        f"profile {table['profile']}",
-        f"users drawn, baselines tuned with seed {table['seed']}",
-        "all users" if users is None else f"a seeded sample of {users:,} users a domain",
+        *protocol_notes(table["profile"], table["seed"], table["users_per_domain"]),
+        *(f"seed {seed} was judged before: {source}" for seed, source in table["judged_before"].items()),
         *(f"{task}, each bundle: {_listed(values)}" for task, values in table["by_seed"].items() if len(values) > 1),
         *arrays.dataset.notes,
     ]
