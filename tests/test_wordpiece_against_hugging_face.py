@@ -33,6 +33,8 @@ TRICKY = [
     "\U0002ceb0 outside", "\U00030000", "\uf900\ufa0e\ufa6a", "\U0002f800\U0002fa1d", "한국어",
     "\u1112\u1161\u11ab", "각\u11a8", "が か\u3099", "ー々〆", "〇", "⺀⼀",
     "ㄅㄆ", "㈱ ㍻ ℃",
+    # notes that decompose into marks which are kept
+    "\U0001d15e\u1b44", "\U0001d164\u1b44 \U0001d1c0\u1b44", "a\U0001d1bb\u0f39\U0001d15f",
     # controls, zero width, spaces
     "tab\tnew\nline\rback", "nul\x00in\x01side", "\x0b\x0c\x1c\x1d\x1e\x1f", "a\x7fb\x80c\x85d",
     "zero\u200bwidth\u200cnon\u200djoin", "\ufeffBOM\ufeff",

@@ -67,12 +67,12 @@ class BundleScorer:
         }
 
     def class_logits(self, task: str, rows: IntArray) -> Scores:
-        """Return (rows, labels) log probabilities; a blank text gets the same for every label."""
+        """Return (rows, labels) log probabilities; a text with nothing to read gets the same for every label."""
         spec = self.arrays.task(task)
         texts = self.arrays.item_texts if spec.source == "items" else self.arrays.texts
         result = np.zeros((len(rows), len(spec.labels)))
         for number, row in enumerate(rows.tolist()):
-            if texts[row].strip():
+            if self.recommender.encoder.tokenizer.tokenize(texts[row]):
                 found = self.recommender.classify(texts[row], task=task)
                 result[number] = np.log(np.maximum([found.get(label, 0.0) for label in spec.labels], SMALLEST))
         return result

@@ -7,7 +7,7 @@ Knows nothing of repeats, tables or files; `bench.py` starts it.
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -123,7 +123,7 @@ def _rank_calls(cell: Cell) -> Calls:
     }
 
 
-def _candidates(cell: Cell) -> list[str]:
+def _candidates(cell: Cell) -> Sequence[str]:
     manifest = read_manifest(cell.bundle, verify=False)
     catalogue = Catalogue(cell.bundle, manifest.domains, vector_size=manifest.input.vector_size)
     return catalogue.ids(cell.domain)[:CANDIDATES]

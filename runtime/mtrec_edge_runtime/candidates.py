@@ -57,6 +57,15 @@ class Candidates:
         """Return the number of candidates."""
         return len(self.rows)
 
+    @property
+    def first(self) -> NDArray[np.bool_]:
+        """Whether each candidate stands here for the first time, (candidates,); two new items are never one."""
+        if self._whole:
+            return np.ones(len(self), bool)
+        result = self.rows < 0
+        result[np.unique(self.rows, return_index=True)[1]] = True
+        return result
+
     def name(self, position: int) -> str:
         """Return the id of a catalogue item or the title of a new one."""
         item = self._new.get(position)

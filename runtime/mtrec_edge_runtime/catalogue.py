@@ -7,6 +7,7 @@ memory-mapped, so that opening costs nothing and a row is copied only when it is
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ class Catalogue:
     def __init__(self, folder: str | Path, domains: Mapping[str, tuple[int, int]], *, vector_size: int) -> None:
         """Map the files and check that they agree with each other and with the manifest; BundleError if not."""
         place = Path(folder) / "catalogue"
+        self.folder = place
         self.domains = dict(domains)
         self.vector_size = vector_size
         lengths = load_array(place / "lengths.npy", np.uint16, (None,))
@@ -73,7 +75,7 @@ class Catalogue:
         self._priors = load_array(place / "priors.npy", np.float16, (count, PRIORS))
         self.neighbours = read_neighbours(folder, count)
         self._ids = read_bounded(place / "ids.bin", MAX_FILE_BYTES)
-        self._names: dict[str, list[str]] = {}
+        self._names: dict[str, tuple[str, ...]] = {}
         self._index: dict[str, dict[str, int]] = {}
         self._check(place, count)
 
@@ -81,13 +83,13 @@ class Catalogue:
         """Return the number of items of all domains."""
         return len(self._offsets) - 1
 
-    def ids(self, domain: str) -> list[str]:
+    def ids(self, domain: str) -> tuple[str, ...]:
         """Return the item ids of a domain in catalogue order, read on first use."""
         if domain not in self._names:
             start, end = self.domain_rows(domain)
             cuts = self._offsets[start : end + 1].tolist()
             try:
-                names = [self._ids[a:b].decode() for a, b in pairwise(cuts)]
+                names = tuple(self._ids[a:b].decode() for a, b in pairwise(cuts))
             except UnicodeDecodeError as error:
                 raise BundleError(f"catalogue/ids.bin: {error}; the bundle is damaged, get it again") from error
             self._names[domain] = names
@@ -99,8 +101,11 @@ class Catalogue:
             raise InputError(f"unknown domain {domain!r}; this bundle holds {', '.join(sorted(self.domains))}")
         return self.domains[domain]
 
-    def index(self, domain: str) -> dict[str, int]:
-        """Return item id -> row of a domain, built on first use."""
+    def index(self, domain: str) -> Mapping[str, int]:
+        """Return item id -> row of a domain, built on first use: `"603" in index(domain)` tells what is held."""
+        return MappingProxyType(self._rows_of(domain))
+
+    def _rows_of(self, domain: str) -> dict[str, int]:
         start, end = self.domain_rows(domain)
         if domain not in self._index:
             index = dict(zip(self.ids(domain), range(start, end), strict=True))
@@ -111,7 +116,7 @@ class Catalogue:
 
     def rows(self, domain: str, ids: Collection[str]) -> NDArray[np.intp]:
         """Return the row of each id; InputError naming the first one that is not in the domain."""
-        index = self.index(domain)
+        index = self._rows_of(domain)
         try:
             return np.fromiter(map(index.__getitem__, ids), np.intp, len(ids))
         except (KeyError, TypeError) as error:
@@ -121,14 +126,15 @@ class Catalogue:
     def row(self, domain: str, item: str) -> int:
         """Return the row of one id; InputError when it is not in the domain."""
         try:
-            return self.index(domain)[item]
+            return self._rows_of(domain)[item]
         except (KeyError, TypeError) as error:
             raise self._unknown(item, domain) from error
 
     def _unknown(self, item: object, domain: str) -> InputError:
         return InputError(
-            f"unknown item {item!r} in domain {domain!r} ({len(self.index(domain))} items); "
-            "use an id of the catalogue, or NewItem(title=...) for an item that is not in it"
+            f"unknown item {item!r} in domain {domain!r} ({len(self.index(domain))} items); use an id of the catalogue "
+            "(catalogue.index(domain) holds them); one that is not in it is given by its text: as a candidate "
+            "NewItem(title=...), in a history Event(text=...)"
         )
 
     def vectors(self, rows: Rows) -> Float32:

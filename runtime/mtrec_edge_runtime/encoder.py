@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from mtrec_edge_runtime.errors import BundleError, InputError
 from mtrec_edge_runtime.manifest import TEXT_HEADS, Manifest, Profile
-from mtrec_edge_runtime.session import Graph
+from mtrec_edge_runtime.session import Graph, check_finite
 from mtrec_edge_runtime.tokenizer import WordPiece
 
 MAX_TEXT_CHARACTERS = 20_000  # a longer text is refused; a shorter one is cut at the contract's max_tokens
 BATCH_TEXTS = 16  # of one run, so that memory does not grow with the number of texts
 BATCH_TOKENS = 1024
+NO_PIECE = 2  # tokens of a text of which nothing is read: [CLS] and [SEP]
 
 Float32 = NDArray[np.float32]
 Encode = Callable[[Sequence[str]], Float32]
@@ -54,6 +55,12 @@ class Encoder:
             lowest=manifest.onnx.onnxruntime,
         )
         self.graph.require(("input_ids", "attention_mask") if self.padded else ("input_ids",), ("vector", "states"))
+        width = self.graph.widths["vector"]
+        if isinstance(width, int) and width != self.contract.vector_size:
+            raise BundleError(
+                f"{self.graph.path}: item vectors of {width} numbers, the manifest's are of "
+                f"{self.contract.vector_size}; the bundle's parts do not belong together"
+            )
         tasks = [task for task in manifest.tasks if not task.pairwise]
         self.heads = Graph(folder / TEXT_HEADS, threads=threads, lowest=manifest.onnx.onnxruntime) if tasks else None
         if self.heads:
@@ -67,14 +74,11 @@ class Encoder:
 
     def vectors(self, texts: Sequence[str]) -> Float32:
         """Return item vectors float32 (texts, D) of unit length. Texts are cut at `max_tokens`."""
-        ids = [self.tokenizer.encode(check_text(text), max_tokens=self.contract.max_tokens) for text in texts]
-        return self.run(ids, "vector")
+        return self.run([self._ids(text) for text in texts], "vector")
 
     def logits(self, text: str, task: str) -> Float32:
         """Return a multiclass task's logits (labels,) for a text."""
-        result: Float32 = self.run(
-            [self.tokenizer.encode(check_text(text), max_tokens=self.contract.max_tokens)], task
-        )[0]
+        result: Float32 = self.run([self._ids(text)], task)[0]
         return result
 
     def word_logits(self, words: Sequence[str], task: str) -> list[Float32 | None]:
@@ -83,6 +87,12 @@ class Encoder:
         ids, firsts = self.tokenizer.encode_words(words, max_tokens=self.contract.max_tokens)
         logits = self.run([ids], task)[0]
         return [logits[first] if first >= 0 else None for first in firsts]
+
+    def _ids(self, text: str) -> list[int]:
+        ids = self.tokenizer.encode(check_text(text), max_tokens=self.contract.max_tokens)
+        if len(ids) <= NO_PIECE:
+            raise InputError(f"text {text!r:.60}: nothing in it can be read, only marks and control characters")
+        return ids
 
     def run(self, ids: Sequence[Sequence[int]], output: str) -> Float32:
         """Return `vector`, or a text task's logits, for each list of token ids, float32 (texts, ...)."""
@@ -99,10 +109,10 @@ class Encoder:
         values: Float32
         if self.heads is None or output not in self.heads.outputs:
             (values,) = self.graph.run(self._feeds(ids), [output])
-            return values
+            return check_finite(values, self.graph.path)
         read = self.graph.run(self._feeds(ids), self.heads.inputs)
         (values,) = self.heads.run(dict(zip(self.heads.inputs, read, strict=True)), [output])
-        return values
+        return check_finite(values, self.heads.path)
 
     def _feeds(self, ids: Sequence[Sequence[int]]) -> dict[str, NDArray[np.int64]]:
         """Return what the graph takes for texts in order of length; profile `exact` pads them to one."""

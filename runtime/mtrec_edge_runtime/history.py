@@ -33,6 +33,7 @@ class NewItem:
         listed = isinstance(self.tags, Sequence) and not isinstance(self.tags, str)
         if not listed or not all(isinstance(part, str) for part in (self.title, self.description, *self.tags)):
             raise InputError(f"{self!r:.120}: title and description are texts, tags a list of texts")
+        object.__setattr__(self, "tags", tuple(self.tags))  # so that it cannot change after the check, and has a hash
 
     @property
     def text(self) -> str:
@@ -60,7 +61,7 @@ class Event:
             raise InputError(f"event {self!r:.120}: domain and behaviour are names")
         value = self.value
         number = isinstance(value, Real) and not isinstance(value, bool)
-        if value is not None and not (number and abs(value) <= MAX_VALUE):
+        if value is not None and not (number and abs(float(value)) <= MAX_VALUE):
             raise InputError(
                 f"event value {value!r:.60} is not a finite number within {MAX_VALUE:g}; leave it out if there is none"
             )
@@ -86,7 +87,10 @@ def _as_event(entry: HistoryEntry, domain: str) -> Event:
     if isinstance(entry, str):
         return Event(item=entry, domain=domain)
     if not isinstance(entry, Event):
-        raise InputError(f"history entry {entry!r:.60} is {type(entry).__name__}: give an item id or an Event")
+        raise InputError(
+            f"history entry {entry!r:.60} is {type(entry).__name__}: give an item id or an Event; "
+            "a text or a NewItem is Event(text=...)"
+        )
     return entry if entry.domain else Event(entry.item, entry.text, domain, entry.behaviour, entry.value)
 
 

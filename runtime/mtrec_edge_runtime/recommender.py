@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from mtrec_edge_runtime.candidates import Candidates
 from mtrec_edge_runtime.catalogue import Catalogue
-from mtrec_edge_runtime.encoder import Encoder, Float32
-from mtrec_edge_runtime.errors import BundleError, InputError
+from mtrec_edge_runtime.encoder import Encoder, Float32, check_text
+from mtrec_edge_runtime.errors import InputError
 from mtrec_edge_runtime.history import Candidate, Event, HistoryEntry, HistoryReader, NewItem, check_history
 from mtrec_edge_runtime.manifest import Manifest, Profile, read_manifest
-from mtrec_edge_runtime.session import Graph
+from mtrec_edge_runtime.session import Graph, check_finite, whole_number
 from mtrec_edge_runtime.tasks import Kind, Task, order_name
 
 RANKER_INPUTS = ("history", "behaviour", "value", "age", "history_mask", "candidates", "priors", "affinity", "asked")
@@ -33,6 +33,7 @@ class Ranked:
 
     item: str  # item id, or the title of a new item
     score: float  # what the list is ordered by: see `rank` and `similar`
+    position: int  # its place in `candidates`, from 0; where none were given, in the catalogue's order of the domain
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,9 @@ class Recommender:
         """Return the best `k` items for a task, best first; ties in candidate order.
 
         Items of the history (unless `exclude_history` is False) and of `exclude` are left out, also when they stand
-        in `candidates`. A line's score is the task's as `score` gives it. Where the task has an order of its own (see
-        `order`) it is a share: how likely, of the candidates left, this is the next one the user likes.
+        in `candidates`; an id that stands there twice is ranked once. A line's score is the task's as `score` gives it.
+        Where the task has an order of its own (see `order`) it is a share: how likely, of the candidates left, this is
+        the next one the user likes.
         """
         known = self._task(task, pairwise=True)
         output = order_name(known.name, self.manifest.outputs)
@@ -117,10 +119,10 @@ class Recommender:
         left_out = self._excluded_rows(events if exclude_history else (), exclude, known.domain)
         items = self._candidates(candidates, known.domain)
         raw = self._raw_scores(events, items, [output])[0]
-        kept = np.flatnonzero(~np.isin(items.rows, left_out))
+        kept = np.flatnonzero(~np.isin(items.rows, left_out) & items.first)
         first = _best(raw[kept], k)
         scores = _presented(known, raw[kept][first]) if output == known.name else _shares(raw[kept])[first]
-        return [Ranked(items.name(at), float(score)) for at, score in zip(kept[first], scores, strict=True)]
+        return [Ranked(items.name(at), float(score), int(at)) for at, score in zip(kept[first], scores, strict=True)]
 
     def order(
         self, history: Sequence[HistoryEntry], candidates: Sequence[Candidate] | None = None, *, task: str
@@ -152,9 +154,10 @@ class Recommender:
         links = self.catalogue.neighbours.reach(int(query.rows[0]))[items.rows]
         if (strongest := links.max(initial=0)) > 0:
             near += links / strongest
+        check_finite(near, self.catalogue.folder)
         kept = np.flatnonzero(items.rows != query.rows[0])
         best = kept[_best(near[kept], k)]
-        return [Ranked(items.name(at), float(near[at])) for at in best]
+        return [Ranked(items.name(at), float(near[at]), int(at)) for at in best]
 
     def classify(self, item: str | NewItem, *, task: str) -> dict[str, float]:
         """Return label -> probability of a multiclass task for a text or a NewItem, most probable first."""
@@ -171,7 +174,7 @@ class Recommender:
         no such label.
         """
         known = self._task(task, kind=Kind.TOKEN)
-        words = text.split() if isinstance(text, str) else []
+        words = check_text(text).split()
         rows = self.encoder.word_logits(words, task)
         if OUTSIDE not in known.labels and any(row is None for row in rows):
             raise InputError(
@@ -222,16 +225,14 @@ class Recommender:
             affinity = self.catalogue.neighbours.affinity(met, items.rows_of(part))
             inputs = {"candidates": vectors[None], "priors": priors[None], "affinity": affinity[None]}
             result[:, part] = self.ranker.run(feeds | inputs, [SCORES])[0][0].T
-        if not np.isfinite(result).all():
-            raise BundleError("the ranker gave a score that is not finite: a file of the open bundle was overwritten")
-        return result
+        return check_finite(result, self.ranker.path)
 
     def _excluded_rows(self, events: Sequence[Event], exclude: Collection[str], domain: str) -> NDArray[np.intp]:
         """Return the rows of `exclude` and of the domain's known items among `events`."""
         if isinstance(exclude, str) or not isinstance(exclude, Collection):
             raise InputError(f"exclude={exclude!r:.60}: give a list of item ids")
         index = self.catalogue.index(domain)
-        met = [index[event.item] for event in events if event.domain == domain and event.item in index]
+        met = [index[event.item] for event in events if event.domain == domain and event.item and event.item in index]
         return np.concatenate([np.array(met, np.intp), self.catalogue.rows(domain, exclude)])
 
 
@@ -251,8 +252,7 @@ def _shares(raw: Float32) -> Scores:
 
 def _best(scores: Float32, k: int) -> NDArray[np.intp]:
     """Return the positions of the `k` greatest scores, greatest first, ties in order."""
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise InputError(f"k={k!r}: give a whole number of at least 1")
+    k = whole_number("k", k)
     if k < len(scores):
         least = np.partition(scores, len(scores) - k)[len(scores) - k]
         above, equal = np.flatnonzero(scores > least), np.flatnonzero(scores == least)

@@ -8,13 +8,16 @@ for since 1.29 ONNX Runtime reports home by default.
 import os
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mtrec_edge_runtime.errors import BundleError, InputError
 
+MAX_THREADS = 1024
 _OPENING = threading.Lock()  # sessions must not be created concurrently; running one is thread-safe
 
 
@@ -35,17 +38,17 @@ class Graph:
         `threads` work on one run. `weight_only` keeps DequantizeLinear as it stands (profile `exact`), so that the
         arithmetic is FP32 and the same on every machine. `few_shapes` keeps, for each shape of inputs, where tensors
         lay: 2 % faster, about 1 KB a shape. Raises BundleError when ONNX Runtime is older than `lowest` or cannot read
-        the graph, InputError for a number of threads below 1.
+        the graph, InputError for a number of threads below 1 or above 1,024.
         """
-        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise InputError(f"threads={threads!r}: give a whole number of at least 1")
+        if whole_number("threads", threads) > MAX_THREADS:
+            raise InputError(f"threads={threads}: at most {MAX_THREADS}; one serves an app best")
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime as ort
 
         if _version(ort.__version__) < _version(lowest):
             raise BundleError(f"{path} needs onnxruntime {lowest}, found {ort.__version__}: pip install -U onnxruntime")
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = int(threads)
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         options.enable_mem_pattern = few_shapes
@@ -79,6 +82,20 @@ class Graph:
         except Exception as error:
             raise BundleError(f"{self.path}: ONNX Runtime cannot run it: {error}") from error
         return results
+
+
+def whole_number(name: str, value: int) -> int:
+    """Return `value`; InputError when it is no whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise InputError(f"{name}={value!r}: give a whole number of at least 1")
+    return int(value)
+
+
+def check_finite(values: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Return what a graph gave; BundleError when a number of it is not finite."""
+    if not np.isfinite(values).all():
+        raise BundleError(f"{path} gave a number that is not finite: a file of the open bundle was overwritten")
+    return values
 
 
 def _version(text: str) -> tuple[int, ...]:

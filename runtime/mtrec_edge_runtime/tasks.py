@@ -49,8 +49,12 @@ class Task:
         """Refuse a task that could not be served."""
         if self.name.count(".") != 1 or not all(part.isidentifier() for part in self.name.split(".")):
             raise InputError(f"task name {self.name!r}: write it as domain.signal, both plain identifiers")
+        if self.name.endswith(ORDER):
+            raise InputError(f"task name {self.name!r}: {ORDER} is kept for a task's second score; name it otherwise")
         if self.kind in (Kind.MULTICLASS, Kind.TOKEN) and len(self.labels) < 2:
             raise InputError(f"task {self.name}: a {self.kind} task needs at least two labels, got {len(self.labels)}")
+        if len(set(self.labels)) < len(self.labels):
+            raise InputError(f"task {self.name}: a label stands twice among {', '.join(self.labels)}")
         if not 0 < self.temperature < math.inf:
             raise InputError(f"task {self.name}: temperature {self.temperature} must be a number above 0")
 

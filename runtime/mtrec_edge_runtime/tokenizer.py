@@ -22,7 +22,7 @@ CACHED_WORDS = 8192
 CACHED_CHARACTERS = 1 << 15
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
-_edges = tables.KEPT_MARKS
+_edges = (*tables.KEPT_MARKS, 0x1D15E, 0x1D165, 0x1D1BB, 0x1D1C1)  # the latter: notes that decompose into kept marks
 _KEPT = re.compile(
     "[" + "".join(f"{chr(a)}-{chr(b - 1)}" for a, b in zip(_edges[::2], _edges[1::2], strict=True)) + "]"
 )

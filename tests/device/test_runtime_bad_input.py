@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from mtrec_edge_runtime import Event, InputError, NewItem, Recommender
@@ -14,7 +15,7 @@ LONG = "a" * (MAX_TEXT_CHARACTERS + 1)
 CASES = {
     "unknown item in the history": (
         lambda r: r.score(["alien", "nope"], domain="movies"),
-        r"unknown item 'nope' in domain 'movies' \(5 items\); use an id",
+        r"unknown item 'nope' in domain 'movies' \(5 items\); use an id of the catalogue .* in a history Event\(text=",
     ),
     "unknown candidate": (lambda r: r.score(["alien"], ["alien", "nope"], domain="movies"), "unknown item 'nope'"),
     "candidate of another domain": (lambda r: r.score(["alien"], ["dune"], domain="movies"), "unknown item 'dune'"),
@@ -50,6 +51,7 @@ CASES = {
     ),
     "no tasks": (lambda r: r.score(["alien"], domain="movies", tasks=[]), "no task"),
     "history that is one string": (lambda r: r.rank("alien", task="movies.like"), "give a list of item ids"),
+    "history of a new item": (lambda r: r.rank([NewItem("x")], task="movies.like"), r"is Event\(text=\.\.\.\)"),
     "history of numbers": (lambda r: r.rank([603], task="movies.like"), "history entry 603 is int"),
     "history that is None": (lambda r: r.rank(None, task="movies.like"), "give a list of item ids"),
     "empty candidates": (lambda r: r.score(["alien"], [], domain="movies"), "at least one item id or NewItem"),
@@ -64,6 +66,7 @@ CASES = {
         lambda r: Event("alien", value=1e300),
         r"1e\+300 is not a finite number within",
     ),
+    "infinite value of numpy": (lambda r: Event("alien", value=np.float16(math.inf)), "inf.* is not a finite number"),
     "value that is a list": (lambda r: Event("alien", value=[5]), r"event value \[5\] is not a finite number"),
     "value that is text": (lambda r: Event("alien", value="5"), "'5' is not a finite number"),
     "event of nothing": (lambda r: Event(behaviour="rate"), "exactly one of item="),
@@ -77,6 +80,10 @@ CASES = {
     "over-long event": (lambda r: r.score([Event(text=LONG)], domain="movies"), "at most 20000"),
     "blank text": (lambda r: r.encode([" \n"]), "empty text"),
     "blank text to tag": (lambda r: r.tag("  ", task="queries.entities"), "empty text"),
+    "invisible text": (lambda r: r.encode(["\u200b"]), "nothing in it can be read"),
+    "invisible text to classify": (lambda r: r.classify("\x00\x01", task="movies.genre"), "nothing in it can be read"),
+    "invisible new item": (lambda r: r.score(["alien"], [NewItem("\ufeff")], domain="movies"), "nothing in it can be"),
+    "text to tag that is None": (lambda r: r.tag(None, task="queries.entities"), "a text was expected, got NoneType"),
     "new item without a title": (lambda r: NewItem(None), "title and description are texts"),
     "new item of numbers": (lambda r: NewItem("x", tags=[7]), "tags a list of texts"),
     "tags that are one string": (lambda r: NewItem("x", tags="space"), "tags a list of texts"),
@@ -104,7 +111,7 @@ def test_bad_input_is_one_clear_error(exact: Recommender, case: str) -> None:
         call(exact)
 
 
-@pytest.mark.parametrize("threads", [0, -1, True, 1.5])
+@pytest.mark.parametrize("threads", [0, -1, True, 1.5, 2**31])
 def test_threads_must_be_a_positive_whole_number(tiny, threads) -> None:
     with pytest.raises(InputError, match="threads="):
         Recommender(tiny, threads=threads)
@@ -117,3 +124,9 @@ def test_an_unknown_profile_names_the_known_ones(tiny) -> None:
 
 def test_the_longest_text_allowed_is_taken(exact: Recommender) -> None:
     assert exact.encode(["a" * MAX_TEXT_CHARACTERS]).shape == (1, 4)
+
+
+def test_numbers_may_come_from_numpy(exact: Recommender) -> None:
+    assert len(exact.rank(["alien"], task="movies.like", k=np.int64(2))) == 2
+    history = [Event("alien", value=np.float16(4.5))]
+    assert exact.score(history, domain="movies")["movies.rating"].shape == (5,)

@@ -177,6 +177,10 @@ CHANGES = {
     "files lacks encoder.bin": lambda table: table["files"].pop("encoder.bin"),
     "'tasks' is missing": lambda table: table.pop("tasks"),
     "distinct names": lambda table: table["tasks"].append(table["tasks"][0]),
+    "a label stands twice among one, two, one": lambda table: table["tasks"][3].update(labels=["one", "two", "one"]),
+    r"'movies.order': .order is kept for a task's second score": lambda table: table["tasks"][0].update(
+        name="movies.order"
+    ),
     "at least two labels": lambda table: table["tasks"][3].update(labels=["one"]),
     "is not a valid Kind": lambda table: table["tasks"][0].update(kind="guess"),
     "domain.signal": lambda table: table["tasks"][0].update(name="like"),
@@ -191,7 +195,7 @@ CHANGES = {
     "needs onnxruntime 99.0, found": lambda table: table["onnx"].update(onnxruntime="99.0"),
     "holds exact; choose one of these": lambda table: table["profiles"].pop("fast"),
     "8 items, but the manifest's domains": lambda table: table["domains"].update(books=[5, 7]),
-    r"vectors.npy: int8\(8, 4\), expected int8\(8, 5\)": lambda table: table["input"].update(vector_size=5),
+    "item vectors of 4 numbers, the manifest's are of 5": lambda table: table["input"].update(vector_size=5),
     "the pairwise tasks are .*books.buy": lambda table: table["tasks"].append(
         dict(table["tasks"][1], name="books.buy")
     ),
@@ -310,6 +314,34 @@ def damage_header(place: Path) -> None:
     (place / "vectors.npy").write_bytes(b"\x93NUMPY\x01\x00")
 
 
+def npy(header: bytes) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"PK\x03\x04garbage",
+        npy(b"{'descr': '|i1', (\n"),
+        npy(b"{'descr': '|i1', 'fortran_order': False, 'shape': (99999999999999999999999,), }\n"),
+        npy(b"-" * 3000 + b"1\n"),
+    ],
+)
+def test_an_array_that_is_none(copy: Path, rehash: Callable[[Path], None], content: bytes) -> None:
+    (copy / "catalogue" / "scales.npy").write_bytes(content)
+    rehash(copy)
+    with pytest.raises(BundleError, match=r"scales\.npy: cannot be read as \.npy"):
+        Recommender(copy)
+
+
+def test_an_archive_of_arrays_is_no_array(copy: Path, rehash: Callable[[Path], None]) -> None:
+    np.savez(copy / "catalogue" / "scales.npz", scales=np.ones(8, np.float16))
+    (copy / "catalogue" / "scales.npz").rename(copy / "catalogue" / "scales.npy")
+    rehash(copy)
+    with pytest.raises(BundleError, match=r"scales\.npy: cannot be read as \.npy"):
+        Recommender(copy)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -332,5 +364,7 @@ def test_a_file_overwritten_while_open_does_not_become_a_score(copy: Path) -> No
     scales = np.load(copy / "catalogue" / "scales.npy", mmap_mode="r+")
     scales[:] = np.nan
     scales.flush()
+    with pytest.raises(BundleError, match="not finite: a file of the open bundle was overwritten"):
+        rec.similar("alien", domain="movies")
     with pytest.raises(BundleError, match="not finite: a file of the open bundle was overwritten"):
         rec.score(["alien"], domain="movies")

@@ -26,7 +26,7 @@ def test_catalogue_comes_back_within_half_a_step(tmp_path: Path) -> None:
     ids = ["a", "β", "", "日本", "a b", "𝒳"]
     write_alone(tmp_path, ids, vectors=vectors, priors=priors)
     catalogue = Catalogue(tmp_path, {"x": (0, 4), "y": (4, 6), "none": (6, 6)}, vector_size=5)
-    assert catalogue.ids("x") == ids[:4] and catalogue.ids("y") == ids[4:] and catalogue.ids("none") == []
+    assert (catalogue.ids("x"), catalogue.ids("y"), catalogue.ids("none")) == (tuple(ids[:4]), tuple(ids[4:]), ())
     assert catalogue.rows("y", ["𝒳", "a b"]).tolist() == [5, 4]
     found = catalogue.vectors(np.array([5, 0, 3]))
     step = (np.abs(vectors).max(axis=1) / 127).astype(np.float16).astype(np.float64)
@@ -42,10 +42,18 @@ def test_catalogue_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
         write_catalogue(tmp_path, ["a"], vectors=np.full((1, 4), np.nan), priors=np.zeros((1, 3)))
 
 
+def test_what_a_catalogue_hands_out_cannot_be_changed(tmp_path: Path) -> None:
+    write_alone(tmp_path, ["a", "b"], vectors=np.ones((2, 4)), priors=np.zeros((2, 3)))
+    catalogue = Catalogue(tmp_path, {"x": (0, 2)}, vector_size=4)
+    assert catalogue.index("x") == {"a": 0, "b": 1} and "c" not in catalogue.index("x")
+    with pytest.raises(TypeError):
+        catalogue.index("x")["a"] = 1  # type: ignore[index]
+
+
 def test_an_id_is_at_most_65535_bytes_long(tmp_path: Path) -> None:
     place = {"vectors": np.ones((1, 4)), "priors": np.zeros((1, 3))}
     write_alone(tmp_path, ["é" * 32_767], **place)
-    assert Catalogue(tmp_path, {"x": (0, 1)}, vector_size=4).ids("x") == ["é" * 32_767]
+    assert Catalogue(tmp_path, {"x": (0, 1)}, vector_size=4).ids("x") == ("é" * 32_767,)
     with pytest.raises(BundleError, match=r"has 65536 bytes, at most 65535"):
         write_catalogue(tmp_path, ["é" * 32_768], **place)
 

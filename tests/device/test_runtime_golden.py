@@ -31,6 +31,7 @@ DIFFERENCES = {
     "movies.genre of 'space alien': differs by 4": lambda table: table["texts"][0]["outputs"].update(
         {"movies.genre": [0, 0, 0]}
     ),
+    "text 'space alien': outputs": lambda table: table["texts"][0]["outputs"].pop("movies.genre"),
     "score movies.like: differs by": lambda table: table["ranks"][0]["scores"].update({"movies.like": [0.5] * 5}),
     "profile fast: mean cosine": lambda table: table.update(fast_cosine=1.1),
 }
@@ -55,6 +56,9 @@ def test_a_difference_within_the_tolerance_is_none(copy: Path, rehash: Callable[
     [
         (lambda table: table.pop("texts"), "is not as docs/bundle-format.md says"),
         (lambda table: table.update(ranks=7), "is not as docs/bundle-format.md says"),
+        (lambda table: table.update(texts=[]), "holds no text: it proves nothing"),
+        (lambda table: table["ranks"][0].update(domain="songs"), "unknown domain 'songs'"),
+        (lambda table: table["texts"][0].update(vector=[10**400]), "is not as docs/bundle-format.md says"),
         (lambda table: table["ranks"][0].update(candidates=["nope"]), "does not fit this bundle: unknown item 'nope'"),
     ],
 )

@@ -47,6 +47,35 @@ def test_rating_is_in_units_and_clipped_to_its_range(rec: Recommender) -> None:
     assert low["movies.rating"] == 0.5
 
 
+def test_a_line_of_a_ranking_is_traced_back_to_its_candidate(exact: Recommender) -> None:
+    candidates = [NewItem("Space"), NewItem("Space", tags=["love"]), "hobbit", NewItem("hobbit", tags=["space"])]
+    ranked = exact.rank(["dune"], task="books.like", candidates=candidates)
+    assert sorted(line.position for line in ranked) == [0, 1, 2, 3]
+    for line in ranked:
+        given = candidates[line.position]
+        assert line.item == (given if isinstance(given, str) else given.title)
+    names = exact.catalogue.ids("movies")
+    assert all(names[line.position] == line.item for line in exact.rank(["alien"], task="movies.like"))
+    assert all(names[line.position] == line.item for line in exact.similar("alien", domain="movies"))
+
+
+def test_an_item_that_is_given_twice_is_ranked_once(exact: Recommender) -> None:
+    once = exact.rank(["dune"], task="books.like", candidates=["emma", "hobbit"])
+    twice = exact.rank(["dune"], task="books.like", candidates=["emma", "emma", "hobbit", "emma"])
+    assert [(line.item, line.score) for line in twice] == [(line.item, line.score) for line in once]
+    assert [line.position for line in twice] == [0, 2]
+    new = exact.rank(["dune"], task="books.like", candidates=[NewItem("love"), NewItem("love")])
+    assert [line.position for line in new] == [0, 1]
+    assert exact.score(["dune"], ["emma", "emma"], domain="books")["books.like"].shape == (2,)
+
+
+def test_a_new_item_is_what_it_was_when_it_was_made() -> None:
+    tags = ["space"]
+    item = NewItem("x", tags=tags)
+    tags.append("love")
+    assert item.tags == ("space",) and hash(item) == hash(NewItem("x", tags=("space",)))
+
+
 def test_binary_score_is_a_probability_with_the_prior_of_the_item(rec: Recommender) -> None:
     likes = rec.score(["alien"], domain="movies")["movies.like"]
     expected = [sigmoid(4), sigmoid(3.7), sigmoid(0.25), sigmoid(0), sigmoid(2.9)]  # 0.5: linked to alien

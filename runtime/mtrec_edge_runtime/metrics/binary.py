@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mtrec_edge_runtime.errors import InputError
+
 Numbers = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
@@ -41,8 +43,11 @@ def gauc(scores: Numbers, labels: Numbers, users: Numbers) -> float:
 def user_auc(scores: Numbers, labels: Numbers, users: Numbers) -> tuple[Floats, Floats]:
     """Return each user's AUC and number of events, in the order of `np.unique(users)`; nan for one class alone.
 
+    Raise InputError when a score is nan.
+
     AUC = (R - P (P + 1) / 2) / (P N), R the sum of the average ranks of P positives among P + N events.
     """
+    _refuse_nan("scores", scores)
     user_ids, user = np.unique(users, return_inverse=True)
     if len(user_ids) == 0:
         return np.zeros(0), np.zeros(0)
@@ -71,6 +76,11 @@ def _tied_positions(user: Numbers, score: Numbers) -> Floats:
     return positions
 
 
+def _refuse_nan(what: str, values: Numbers) -> None:
+    if missing := int(np.isnan(values).sum()):
+        raise InputError(f"{len(values)} {what}: {missing} are nan; look at the model's outputs")
+
+
 def log_loss(logits: Numbers, labels: Numbers) -> float:
     """Return the mean negative log likelihood of 0/1 labels in nats, from logits: mean(log(1 + e^z) - y z)."""
     if len(logits) == 0:
@@ -82,6 +92,7 @@ def log_loss(logits: Numbers, labels: Numbers) -> float:
 def reliability(probabilities: Numbers, labels: Numbers, bins: int = 15) -> tuple[Floats, Floats, Floats]:
     """Return each bin's mean probability, share of positives (nan in an empty bin) and events, (bins,) each."""
     p = np.asarray(probabilities, np.float64)
+    _refuse_nan("probabilities", p)
     inside = np.minimum((p * bins).astype(np.int64), bins - 1)
     events = np.bincount(inside, minlength=bins).astype(np.float64)
     sums = (np.bincount(inside, weights, bins) for weights in (p, np.asarray(labels, np.float64)))
