@@ -22,6 +22,7 @@ from tiny_training import (
 
 from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.data.arrays import Arrays
+from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.distill import _start_projection, distill
 from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.learner import Learner
@@ -208,6 +209,22 @@ def test_own_vectors_stand_still_for_a_pass_and_their_projection_learns() -> Non
     assert torch.equal(learner.own_vectors(rows), before)
     learner.refresh(torch.device("cpu"), torch.float32)
     assert not torch.allclose(learner.own_vectors(rows), before)
+
+
+def test_own_vectors_of_texts_that_must_not_be_read_teach_no_projection() -> None:
+    arrays = world_arrays()
+    recipe = replace(ALL_SOFT, teacher=replace(ALL_SOFT.teacher, unread=0.25))
+    learner = tiny_student_learner(arrays, recipe)
+    weight = learner.model.text.projection.weight
+    tested = np.flatnonzero((arrays.item_fold == Fold.TEST) | arrays.cold)
+    for hidden in (tested, unread_items(arrays, recipe)):
+        assert len(hidden)
+        learner.own_vectors(torch.from_numpy(hidden))[:, 0].sum().backward()
+        assert weight.grad is None or not weight.grad.any()
+    read = np.setdiff1d(np.arange(len(arrays.item_ids)), np.union1d(tested, unread_items(arrays, recipe)))
+    learner.own_vectors(torch.from_numpy(read))[:, 0].sum().backward()
+    assert weight.grad is not None and weight.grad.any()
+    assert not any("read" in name for name in learner.state_dict())
 
 
 def test_a_student_reads_none_of_the_items_its_teacher_left_unread() -> None:

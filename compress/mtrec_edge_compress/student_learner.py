@@ -8,7 +8,7 @@ be read in the student's own vectors instead: what the ranker meets where texts 
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtrec_edge_compress import losses
@@ -25,6 +25,7 @@ from mtrec_edge_compress.representation import Representation
 from mtrec_edge_compress.soft_targets import SoftTargets
 from mtrec_edge_compress.teacher import task_weights
 from mtrec_edge_compress.tokens import Tokens
+from mtrec_edge_compress.unread import read_texts, unread_items
 from mtrec_edge_compress.weighting import TaskWeighting
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.tasks import Kind
@@ -52,6 +53,8 @@ class StudentLearner(Learner):
         self.own_windows = recipe.distill.own_windows
         self.items = tokens.first(len(arrays.item_ids))  # what pairs are made of
         self._dtype = torch.float32  # what own vectors are made with
+        self.read = nn.Buffer(torch.zeros(len(tokens.ids), dtype=torch.bool), persistent=False)  # texts learned from
+        self.read[torch.from_numpy(read_texts(arrays, unread_items(arrays, recipe)))] = True
 
     @property
     def soft(self) -> SoftTargets:
@@ -73,10 +76,14 @@ class StudentLearner(Learner):
         return self.soft.vectors[rows]
 
     def own_vectors(self, rows: Tensor) -> Tensor:
-        """Return the student's vectors (rows, D) of items as the pass began; the projection is differentiated."""
+        """Return the student's vectors (rows, D) of items as the pass began; the projection is differentiated.
+
+        Not those of texts that a student must not read, which are shown to the ranker alone.
+        """
         if self.cache is None:
             self.cache = encode_pooled(self.model, self.items, rows.device, self._dtype)
-        return super().cached_vectors(rows)
+        vectors = super().cached_vectors(rows)
+        return torch.where(self.read[rows].unsqueeze(1), vectors, vectors.detach())
 
     def pair_scores(self, pairs: PairBatch, vectors: Tensor) -> dict[str, Tensor]:
         """Return the domain's scores (users, targets + negatives); in training some windows are read in own vectors.
