@@ -26,7 +26,13 @@ from mtrec_edge.cli_text import json_option, parse_names, print_json, print_tabl
     show_default=True,
     help="Folder for the dataset, the stages and the bundle.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the synthetic world and of training.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the synthetic world and of training.",
+)
 @json_option
 @quiet_option
 def quickstart(out: Path, seed: int, as_json: bool, quiet: bool) -> None:

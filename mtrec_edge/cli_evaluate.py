@@ -17,7 +17,13 @@ from mtrec_edge.cli_text import json_option, print_json, profile_option, quiet_o
     type=click.IntRange(min=1),
     help="Judge this many users a domain, a seeded sample; default: all.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the sample and of tuning the baselines.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the sample and of tuning the baselines.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

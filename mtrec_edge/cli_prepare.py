@@ -5,7 +5,7 @@ from typing import Literal
 
 import click
 
-from mtrec_edge.cli_text import json_option, print_json, quiet_option
+from mtrec_edge.cli_text import SEED, json_option, print_json, quiet_option
 
 
 @click.command()
@@ -25,7 +25,7 @@ from mtrec_edge.cli_text import json_option, print_json, quiet_option
     type=click.Path(path_type=Path),
     help="Key file of the user pseudonyms, made when missing; default: OUT.key. Keep it apart.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the split and of sampling users.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the split and of sampling users.")
 @click.option(
     "--sample-users",
     "samples",

@@ -13,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from mtrec_edge_runtime.history import Candidate, HistoryEntry
 
+SEED = click.IntRange(0, 2**32 - 1)  # what random generators take
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 quiet_option = click.option("--quiet", is_flag=True, help="Show no progress on stderr.")
 bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))

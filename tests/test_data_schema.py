@@ -140,3 +140,16 @@ def test_headline_metric_follows_the_kind() -> None:
     assert TaskSpec("a.b", Kind.BINARY, "events", behaviours=("x",), positive_at=1.0).headline == "auc"
     assert GENRE.device_task().labels == ("drama", "comedy")
     assert TAGS.domain == "queries"
+
+
+def test_a_dataset_that_is_half_written_over_another_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_dataset().write(tmp_path)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tiny_dataset().write(tmp_path)
+    with pytest.raises(DataError, match=r"has no dataset\.toml"):
+        Dataset.read(tmp_path)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -35,6 +37,26 @@ def test_each_user_is_split_80_10_10_in_order_of_time() -> None:
 def test_thirty_events_without_cold_items_give_24_3_3() -> None:
     dataset = world(users=1)  # one event an item: none has the three positives of a cold item
     assert split(dataset).events["fold"].value_counts().sort("fold")["count"].to_list() == [24, 3, 3]
+
+
+@pytest.mark.parametrize("events_by", ["user", "time"])
+def test_what_has_no_time_is_split_beside_what_has_one(events_by) -> None:
+    timed = world(users=40)
+    clicks = timed.events.with_columns(behaviour=pl.lit("click"), value=None, timestamp=pl.lit(0, pl.Int64))
+    shop = timed.items.with_columns(domain=pl.lit("shop"))
+    elsewhere = clicks.with_columns(domain=pl.lit("shop"))
+    whole = replace(
+        timed, items=pl.concat([timed.items, shop]), events=pl.concat([timed.events, clicks, elsewhere], how="vertical")
+    )
+    divided = split(whole, events_by=events_by)
+    warm = divided.events.join(divided.items.filter(~pl.col("cold")), on=["domain", "item_id"], how="semi")
+    for (domain, behaviour), mine in warm.group_by("domain", "behaviour"):
+        shares = [(mine["fold"] == int(fold)).mean() for fold in Fold]
+        assert shares == pytest.approx([0.8, 0.1, 0.1], abs=0.05), (domain, behaviour)
+    alone = split(timed, events_by=events_by).events
+    beside = divided.events.filter((pl.col("behaviour") == "rate") & (pl.col("domain") == "films"))
+    key = ["user_id", "item_id"]
+    assert alone.sort(key)["timestamp"].to_list() == beside.sort(key)["timestamp"].to_list()
 
 
 def test_short_histories_are_kept_for_training_first() -> None:

@@ -171,12 +171,73 @@ def test_texts_with_a_label_and_texts_with_token_labels(tmp_path: Path) -> None:
         ('labels = { department = "dept" }', 'labels = "dept"', "labels = 'dept': write it as { name = 'column"),
         ("[[items]]", "[items]", r"begin each with \[\[items\]\], in double brackets"),
         ('tags = "words"', 'tags = "words"\ntags_separator = ""', "tags_separator is empty"),
+        (
+            'column = "department"',
+            'column = "dept"',
+            r"no table of items has a label 'dept', found department: correct",
+        ),
+        ('source = "items"', 'source = ["items"]', r"\[\[tasks\]\] 1: source = \['items'\] has the wrong type"),
         ('behaviours = ["rate"]', "behaviours = [1]", r"\[\[tasks\]\] 0: behaviours = \[1\]: expected a list of texts"),
     ],
 )
 def test_a_mistake_in_the_mapping_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(folder(tmp_path, MAPPING.replace(old, new, 1)))
+
+
+TALK = """
+name = "talk"
+[[texts]]
+file = "queries.jsonl"
+domain = "queries"
+tokens = "words"
+labels = { slots = "slots", intent = "intent" }
+[[tasks]]
+name = "queries.slots"
+kind = "token"
+source = "texts"
+column = "slots"
+[[tasks]]
+name = "queries.intent"
+kind = "multiclass"
+source = "texts"
+column = "intent"
+"""
+QUERIES = [
+    {"words": ["red", "mug"], "said": "red mug", "slots": ["B-color", "O"], "intent": "buy"},
+    {"words": ["mug"], "said": "mug", "slots": ["O"], "intent": "ask"},
+]
+
+
+def talk(path: Path, mapping: str) -> Dataset:
+    pl.DataFrame(QUERIES).write_ndjson(path / "queries.jsonl")
+    (path / "mapping.toml").write_text(mapping)
+    return read(path)
+
+
+def test_one_query_may_have_a_label_for_each_word_and_one_for_all(tmp_path: Path) -> None:
+    dataset = clean(talk(tmp_path, TALK)).dataset
+    assert dataset.texts["slots"].to_list() == [["B-color", "O"], ["O"]]
+    assert dataset.texts["intent"].to_list() == ["buy", "ask"]
+    assert [set(task.labels) for task in dataset.tasks] == [{"B-color", "O"}, {"buy", "ask"}]
+
+
+def test_a_token_task_needs_words(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"task queries\.slots: a token task labels words: give its texts as `tokens`"):
+        talk(tmp_path, TALK.replace('tokens = "words"', 'text = "said"'))
+
+
+def test_a_label_that_is_one_thing_here_and_another_there(tmp_path: Path) -> None:
+    other = TALK[TALK.index("[[texts]]") : TALK.index("[[tasks]]")].replace('tokens = "words"', 'text = "said"')
+    with pytest.raises(DataError, match="stands for words in one table and for texts in another"):
+        talk(tmp_path, TALK.replace("[[tasks]]", f"{other}[[tasks]]", 1))
+
+
+def test_tags_may_be_numbers(tmp_path: Path) -> None:
+    rows = [("01", "Tea", 7, "tea"), ("02", "Mug", None, "mug")]
+    pl.DataFrame(rows, schema=["sku", "name", "words", "dept"], orient="row").write_ndjson(tmp_path / "items.jsonl")
+    found = read(folder(tmp_path, MAPPING.replace("items.csv", "items.jsonl")))
+    assert found.items["tags"].to_list() == [["7"], None]
 
 
 @pytest.mark.parametrize(

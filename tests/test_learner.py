@@ -14,6 +14,7 @@ from mtrec_edge_compress.encoding import encode_all, encode_pooled
 from mtrec_edge_compress.learner import ALIGNMENT, Learner
 from mtrec_edge_compress.pair_learner import label_scale
 from mtrec_edge_runtime.errors import DataError
+from mtrec_edge_runtime.tasks import Kind
 
 
 def ready(learner: Learner) -> Learner:
@@ -133,6 +134,17 @@ def test_a_process_without_a_share_still_reaches_its_parameters() -> None:
         total, _ = learner(batch)
         torch.autograd.backward(total)
         assert float(total.detach()) == 0
+
+
+def test_a_process_without_a_word_still_reaches_the_head_of_a_token_task() -> None:
+    learner = ready(tiny_learner(world_arrays()))
+    token = next(n for n, task in enumerate(learner.model.text_tasks) if task.kind is Kind.TOKEN)
+    name = learner.model.text_tasks[token].name
+    batch = Batch((), {}, {name: 3.0}, None, ())
+    found, fresh = learner.text_losses(batch)
+    assert len(fresh) == 0 and float(found[name].detach()) == 0
+    found[name].backward()
+    assert learner.model.text_heads[token].weight.grad is not None
 
 
 def test_a_detached_task_teaches_its_heads_and_not_the_text_encoder() -> None:

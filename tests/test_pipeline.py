@@ -21,8 +21,9 @@ from mtrec_edge_compress.bundle import device_bytes
 from mtrec_edge_compress.data.arrays import LAYOUT, build_arrays
 from mtrec_edge_compress.encoding import load_encoded
 from mtrec_edge_compress.pipeline import CROSS_ENCODER, Result, open_job
-from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.recipe import Model, Recipe
 from mtrec_edge_compress.run_options import RunOptions
+from mtrec_edge_compress.teacher import small_random_bert
 from mtrec_edge_runtime import Recommender
 from mtrec_edge_runtime.errors import RecipeError, StageError
 from mtrec_edge_runtime.manifest import read_manifest
@@ -81,7 +82,7 @@ def test_the_run_leaves_a_bundle_a_ledger_and_a_table(
     recommender = Recommender(place.folder / "bundle")
     assert len(recommender.rank(["m1", "m2"], task="movies.like", k=3)) == 3
     assert 0 < len(recommender.catalogue.neighbours) <= 4 * 30  # at most 4 a movie
-    stored = read_result(result.ledger_path)
+    stored = read_result(place.work / "ledger.json")
     assert list(stored["stages"]) == ["teacher", "student", "pruned", "onnx_fp32", "int8_fast", "int8_exact"]
     for stage in stored["stages"].values():
         assert stage["parameters"] > 0 and stage["size_bytes"] > 0 and stage["latency_ms"]["16"]["p50"] > 0
@@ -163,6 +164,21 @@ def test_a_budget_of_a_task_that_is_not_there_is_told_before_anything_is_made(pl
     with pytest.raises(RecipeError, match=r"budget\.max_drop\.movies\.share: the dataset has no such task; it has m"):
         place.run("budget.max_drop.movies.share=0.1")
     assert remade(place, before) == []
+
+
+def test_what_the_encoder_cannot_read_is_told_before_anything_is_made(place: Place) -> None:
+    before = place.made()
+    small_random_bert(Recipe(model=Model(max_tokens=16)), build_arrays(dataset()), place.folder / "bert")
+    with pytest.raises(RecipeError, match=r"model\.max_tokens = 512, but .* reads at most \d+ tokens"):
+        place.run(f"teacher.encoder={place.folder / 'bert'}", "model.max_tokens=512")
+    assert remade(place, before) == []
+
+
+def test_a_student_without_a_teacher_changes_nothing_that_ships(place: Place) -> None:
+    before = place.made()
+    place.run("untaught.compare=true")
+    assert remade(place, before) == ["untaught", "bundle"]
+    assert "untaught" in read_result(place.work / "ledger.json")["stages"]
 
 
 def test_an_encoder_that_no_student_can_start_from_is_told_before_anything_is_made(place: Place) -> None:

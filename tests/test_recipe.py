@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mtrec_edge_compress.recipe import Budget, Prune, Recipe
+from mtrec_edge_compress.recipe import Budget, Prune, Recipe, settings_of
 from mtrec_edge_compress.recipe_file import read_recipe, read_tiers
 from mtrec_edge_compress.training_settings import Training
 from mtrec_edge_runtime.errors import RecipeError
@@ -109,6 +109,23 @@ def test_a_wrong_type_is_told(tmp_path: Path, text: str, message: str) -> None:
 def test_a_value_out_of_range_is_told(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         read(tmp_path, text)
+
+
+def test_how_a_training_is_saved_and_told_of_changes_nothing() -> None:
+    plain = Recipe()
+    told = replace(plain.teacher.training, save_minutes=1.0, trackers=("tensorboard",))
+    assert settings_of(replace(plain, teacher=replace(plain.teacher, training=told)), "teacher") == settings_of(
+        plain, "teacher"
+    )
+    slower = replace(plain.teacher.training, learning_rate=1e-6)
+    assert settings_of(replace(plain, teacher=replace(plain.teacher, training=slower)), "teacher") != settings_of(
+        plain, "teacher"
+    )
+
+
+def test_a_negative_seed_is_told() -> None:
+    with pytest.raises(RecipeError, match=r"seed = -1: write a number from 0 to 4294967295"):
+        Recipe(seed=-1)
 
 
 def test_settings_made_in_python_are_checked_too() -> None:

@@ -271,6 +271,8 @@ def test_a_table_without_its_file_says_so(tmp_path: Path) -> None:
 def test_every_committed_result_keeps_the_schema(path: Path) -> None:
     assert read_result(path)["name"] == path.stem
     assert json.loads(path.read_text())["commit"] != "unknown"
+    samples = path.with_name(path.stem + ".samples.json.gz")
+    assert not samples.exists() or samples.stat().st_size <= 1_000_000  # a repository is no place for more
 
 
 def test_an_evaluation_becomes_a_result_with_advantages_as_systems(tmp_path: Path) -> None:
@@ -280,6 +282,7 @@ def test_an_evaluation_becomes_a_result_with_advantages_as_systems(tmp_path: Pat
         "seed": 0,
         "seeds": [3, None],
         "by_seed": {"video.like": [0.25, 0.35]},
+        "judged_before": {},
         "profile": "fast",
         "users_per_domain": 30,
         "headlines": {"video.like": "ndcg@10"},

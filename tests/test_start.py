@@ -13,6 +13,7 @@ from mtrec_edge_compress.compact import CompactBert
 from mtrec_edge_compress.encoding import encode_all, encode_pooled
 from mtrec_edge_compress.recipe import Recipe, Student
 from mtrec_edge_compress.start import check_start, fit_projection, new_student, token_outputs
+from mtrec_edge_compress.teacher import small_random_bert
 from mtrec_edge_runtime.errors import MtrecError, RecipeError, StageError
 from mtrec_edge_runtime.tasks import Kind
 
@@ -43,6 +44,24 @@ def test_a_start_that_cannot_be_is_refused(mpnet: str, student: Student, kind: t
     with pytest.raises(kind, match=message):
         check_start(recipe_of(student), mpnet)
     check_start(recipe_of(Student("outputs", hidden_size=32)), mpnet)
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        (
+            Student(layers=9),
+            r"student\.layers = 9: a student starts from layers of .*, which has \d layers",
+        ),
+        (Student(layers=1, heads=64), r"student\.heads = 64: .* \d heads"),
+        (Student(layers=1, units=9999), r"student\.units = 9999: .* \d+ units"),
+    ],
+)
+def test_more_than_there_is_to_copy_is_refused(tmp_path: Path, student: Student, message: str) -> None:
+    encoder = small_random_bert(RECIPE, tiny_arrays(), tmp_path)
+    check_start(recipe_of(Student(layers=1)), encoder)
+    with pytest.raises(RecipeError, match=message):
+        check_start(recipe_of(student), encoder)
 
 
 def test_a_tokens_output_is_the_mean_state_of_that_token_alone() -> None:

@@ -126,6 +126,14 @@ def test_bundles_of_several_seeds_are_one_system(table):
     assert f"movies.like, each bundle: {alone:.4f}, {alone:.4f}" in notes
 
 
+def test_bundles_that_are_judged_by_other_views_are_refused_at_once(monkeypatch):
+    answers = iter([("movies.like", "yes", "yes"), ("movies.like", "no", "yes")] * 2)
+    monkeypatch.setattr("mtrec_edge_compress.systems._traits", lambda bundle: next(answers))
+    monkeypatch.setattr("mtrec_edge_compress.systems._views", lambda *_: pytest.fail("judged"))
+    with pytest.raises(InputError, match=r"a first visit answered by .*: yes, .*: no; evaluate together only bundles"):
+        evaluate_bundles([BUNDLE, BUNDLE], arrays(), profile="exact")
+
+
 @pytest.fixture
 def earlier(tmp_path, table):
     """The table's result file, as if it were seed 7, its ranking worth a half."""
@@ -160,7 +168,7 @@ def test_a_seed_judged_otherwise_is_refused(earlier):
     refused("was not judged alike .'profile fast'", profile="fast")
     refused("was not judged alike .'a seeded sample of 1 users", users_per_domain=1)
     refused("does not exist", judged_before=[earlier.with_name("none.json")])
-    refused("seed 7 was judged before and is named twice", judged_before=[earlier, earlier])
+    refused("seed 7 is given twice", judged_before=[earlier, earlier])
     whole = earlier.read_text(encoding="utf-8")
 
     def after(change, match):

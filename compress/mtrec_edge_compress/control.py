@@ -7,7 +7,7 @@ how the outcome is shown: see control_report.py.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from mtrec_edge_compress.encoding import encode_all
 from mtrec_edge_compress.job import Job
 from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.pipeline import open_job, run_stage
-from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.recipe import Recipe, settings_of
 from mtrec_edge_compress.run_options import RunOptions
 from mtrec_edge_compress.scorer import torch_ranker
 from mtrec_edge_compress.stages import Made, collaborate
@@ -90,8 +90,7 @@ def learn_together(recipe: Recipe, arrays: Arrays, *, out: Path, options: RunOpt
 
 
 def _settings(recipe: Recipe, *keys: str) -> Settings:
-    stored = asdict(recipe)
-    return {f"{key}_settings": stored[key] for key in keys}
+    return {f"{key}_settings": settings_of(recipe, key) for key in keys}
 
 
 def _chosen(recipe: Recipe, arrays: Arrays, names: Sequence[str]) -> list[TaskSpec]:

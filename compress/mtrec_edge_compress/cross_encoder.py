@@ -25,13 +25,12 @@ from mtrec_edge_compress.model import ranker_outputs
 from mtrec_edge_compress.padding import length_batches
 from mtrec_edge_compress.pair_learner import PairLearner, centre_outputs
 from mtrec_edge_compress.recipe import Recipe
-from mtrec_edge_compress.teacher import load_backbone, task_weights
+from mtrec_edge_compress.teacher import check_lengths, load_backbone, task_weights
 from mtrec_edge_compress.text_labels import TextLabels
 from mtrec_edge_compress.tokens import Tokens
 from mtrec_edge_compress.training import fit
 from mtrec_edge_compress.weighting import TaskWeighting
 from mtrec_edge_compress.windows import Window
-from mtrec_edge_runtime.errors import RecipeError
 from mtrec_edge_runtime.tasks import ORDER
 
 
@@ -231,12 +230,8 @@ def new_cross_model(recipe: Recipe, arrays: Arrays, encoder: str) -> CrossModel:
         RecipeError: the backbone reads fewer tokens than a sequence may have.
     """
     torch.manual_seed(recipe.seed)
-    backbone, wanted = load_backbone(encoder), recipe.cross_encoder.max_tokens
-    longest = getattr(backbone.config, "max_position_embeddings", wanted)
-    if longest < wanted:
-        raise RecipeError(
-            f"cross_encoder.max_tokens = {wanted}, but {encoder} reads at most {longest} tokens; write at most that"
-        )
+    backbone = load_backbone(encoder)
+    check_lengths(recipe, backbone, encoder)
     return CrossModel(backbone, backbone.config.hidden_size, arrays.tasks)
 
 

@@ -31,6 +31,7 @@ from mtrec_edge_compress.quantize import quantize
 from mtrec_edge_compress.recipe import Verify
 from mtrec_edge_compress.student_training import StudentTraining, of_student
 from mtrec_edge_compress.verify import INT8_STAGES, Int8, int8_reasons, retentions
+from mtrec_edge_runtime.whole_file import write_whole
 
 FIGURES = "figures.json"
 
@@ -130,9 +131,7 @@ def _figures(job: Job, model: Callable[[], MultiTaskModel], folder: Path) -> Fig
     if PartialState().is_main_process and not path.is_file():
         with every_core():
             found = _measure(job, model(), folder)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(asdict(found)))
-        part.replace(path)
+        write_whole(path, json.dumps(asdict(found)))
     PartialState().wait_for_everyone()
     return Figures(**json.loads(path.read_text()))
 

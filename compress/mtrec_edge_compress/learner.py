@@ -134,11 +134,22 @@ class Learner(PairLearner):
                 token_losses.setdefault(name, []).append(loss)
         if not vectors:  # a process without a share of the batch still reaches its parameters
             vectors.append(self.model.text.vector(self.model.center.new_zeros(0, self.model.hidden_size)))
+            token_losses = self._of_no_words(batch)
         fresh = torch.cat(vectors)
         found = {name: torch.stack(parts).sum() for name, parts in token_losses.items()}
         with torch.autocast(fresh.device.type, enabled=False):
             found.update(self.class_losses(batch, batch.rows, fresh))
         return found, fresh
+
+    def _of_no_words(self, batch: Batch) -> dict[str, list[Tensor]]:
+        """Return the token losses of a process without a text of the batch: 0, through each head."""
+        none = torch.zeros(0, dtype=torch.long, device=self.model.center.device)
+        words = self.model.around_words(self.model.center.new_zeros(1, 1, self.model.hidden_size), none, none)
+        return {
+            task.name: [head(words).sum()]
+            for task, head in zip(self.model.text_tasks, self.model.text_heads, strict=True)
+            if task.kind is Kind.TOKEN and batch.text_counts.get(task.name)
+        }
 
     def state_losses(self, batch: Batch, bucket: TextBucket, states: Tensor) -> dict[str, Tensor]:
         """Return losses on the states (texts, tokens, hidden) of one bucket themselves: none here."""

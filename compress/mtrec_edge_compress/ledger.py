@@ -30,6 +30,8 @@ class Row:
     counts: dict[str, dict[str, int]]
     known_items: TaskMetrics = field(default_factory=dict)  # the same with the teacher's vectors in the catalogue
     draws: Draws = field(default_factory=dict)  # of `tasks`, the metric on unseen texts for each draw of users
+    validation: TaskMetrics = field(default_factory=dict)  # VALIDATION fold, known items: by it pruning may be undone
+    validation_chance: TaskMetrics = field(default_factory=dict)
 
     def evaluation(self, catalogue: Literal["teacher", "student"]) -> Evaluation:
         """Return the row as `verify` wants it: with the item vectors a bundle will hold, without per-user values."""

@@ -1,11 +1,13 @@
 """The ledger's rows: the size and quality of a torch model, and of exported graphs as the device runs them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mtrec_edge_compress.checkpoint import count_parameters, load_model
 from mtrec_edge_compress.data.arrays import FloatArray
+from mtrec_edge_compress.data.schema import Fold
 from mtrec_edge_compress.encoder_graph import text_heads_in
 from mtrec_edge_compress.encoding import Encoded, load_encoded, pick_words, save_encoded
 from mtrec_edge_compress.export import ENCODER_FP32, RANKER, export_onnx
@@ -23,6 +25,7 @@ FILES: dict[Variant, tuple[str, ...]] = {
     "exact": (ENCODER_EXACT, ENCODER_WEIGHTS, RANKER),
 }
 
+CHOSEN_AMONG: tuple[Stage, ...] = ("teacher", "student", "pruned")  # by what VALIDATION says of them
 DRAWN: tuple[Stage, ...] = ("teacher", "int8_fast", "untaught")  # what tiers compare
 
 
@@ -57,10 +60,16 @@ def _row(job: Job, stage: Stage, encoded: Encoded, rank: RankFunction, parameter
     """Judge on the TEST fold, and again with the teacher's vectors in the catalogue (not the teacher itself)."""
     found = job.judge(encoded, rank, drawn=stage in DRAWN)
     known: TaskMetrics = {}
+    catalogue = None
     if stage not in ("teacher", "untaught"):  # the latter's vectors lie in a space of its own
-        known = job.judge(encoded, rank, catalogue=teachers_catalogue(job, encoded)).tasks
-    draws = unseen_draws(found, job.arrays.tasks)
-    return Row(stage, parameters, size_bytes, found.tasks, found.chance, found.counts, known, draws)
+        catalogue = teachers_catalogue(job, encoded)
+        known = job.judge(encoded, rank, catalogue=catalogue).tasks
+    row = Row(stage, parameters, size_bytes, found.tasks, found.chance, found.counts, known)
+    row = replace(row, draws=unseen_draws(found, job.arrays.tasks))
+    if stage not in CHOSEN_AMONG:
+        return row
+    chosen_by = job.judge(encoded, rank, catalogue=catalogue, fold=Fold.VALIDATION)
+    return replace(row, validation=chosen_by.tasks, validation_chance=chosen_by.chance)
 
 
 def teachers_catalogue(job: Job, encoded: Encoded) -> FloatArray:

@@ -51,7 +51,7 @@ from mtrec_edge_compress.stages import (
     verify_graphs,
 )
 from mtrec_edge_compress.start import check_start
-from mtrec_edge_compress.teacher import small_random_bert
+from mtrec_edge_compress.teacher import check_detached, check_lengths, load_backbone, small_random_bert, task_weights
 from mtrec_edge_compress.unlabelled import check_files, file_hash
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.integrity import hash_file
@@ -78,7 +78,7 @@ STAGES: tuple[StageOf, ...] = (
     ("quantize", quantize_graphs, ("quantize",)),
     ("calibrate", calibrate, ("bundle",)),
     ("verify", verify_graphs, ("verify",)),
-    ("bundle", bundle_up, ("name", "budget")),
+    ("bundle", bundle_up, ("name", "budget", "untaught")),  # its ledger has a row of the latter
 )
 IN_EVERY_PROCESS = (
     "teacher",
@@ -99,7 +99,6 @@ class Result:
 
     ledger_text: str
     ledger: dict[str, Any]  # a result file's content
-    ledger_path: Path
     certified: bool
     reasons: tuple[str, ...]
     report: Path  # the page; `report.md` beside it says the same
@@ -131,9 +130,14 @@ def check_run(recipe: Recipe, arrays: Arrays, out: Path, options: RunOptions) ->
     refuse_foreign(out)
     if not any(task.source == "events" for task in arrays.tasks):
         raise StageError("the dataset has no regression or binary task, so there is nothing to rank; add one")
+    task_weights(recipe, arrays)
+    check_detached(recipe, arrays)
     check_budget(recipe.budget, arrays.tasks)
     check_files(recipe.augment.unlabelled)
-    if encoder := recipe.student.encoder or options.encoder or recipe.teacher.encoder:  # else a small random BERT
+    own = options.encoder or recipe.teacher.encoder  # "": a small random BERT
+    if own and not options.teachers:
+        check_lengths(recipe, load_backbone(own), own)
+    if encoder := recipe.student.encoder or own:
         check_start(recipe, encoder)
 
 
@@ -145,7 +149,7 @@ def run_through(job: Job, settings: Settings, stages: Sequence[StageOf]) -> None
         if name == "heal_int8" and not job.recipe.quantize.heal.epochs:
             continue
         settings |= _of_cross_encoder(job.recipe.cross_encoder, name)
-        settings |= {f"{key}_settings": settings_of(job.recipe, key) for key in own}
+        stated = {f"{key}_settings": settings_of(job.recipe, key) for key in own}
         if name == "untaught":  # what ships follows from the budget, too; the same choice makes the same graphs
             time_pruning(job)
             settings["shipped"] = job.shipped
@@ -158,7 +162,9 @@ def run_through(job: Job, settings: Settings, stages: Sequence[StageOf]) -> None
         if name == "bundle":
             settings["compared"] = job.compared
             _forget_another_bundle(job)
-        job.records[name] = run_stage(job, name, stage, settings, everywhere=name in IN_EVERY_PROCESS)
+        if name != "untaught":  # nothing is made of that student
+            settings |= stated
+        job.records[name] = run_stage(job, name, stage, settings | stated, everywhere=name in IN_EVERY_PROCESS)
 
 
 def _of_cross_encoder(recipe: CrossEncoder, stage: str) -> Settings:
@@ -187,12 +193,11 @@ def finish(job: Job) -> Result:
     """Write the ledger of a run whose stages are all done, and return what it leaves."""
     ledger, bundle = ledger_so_far(job), read_manifest(job.out, verify=False)
     result = ledger.as_result(job.arrays, command=["mtrec-edge", *sys.argv[1:]], seed=job.recipe.seed)
-    path = job.work / "ledger.json"
     if PartialState().is_main_process:
-        write_result(path, result)
+        write_result(job.work / "ledger.json", result)
         write_compress_report(job.work, _outcome(job, result, bundle))
     report = job.work / "report.html"
-    return Result(ledger.table(job.arrays.tasks), dict(result), path, bundle.certified, bundle.reasons, report)
+    return Result(ledger.table(job.arrays.tasks), dict(result), bundle.certified, bundle.reasons, report)
 
 
 def _outcome(job: Job, result: Mapping[str, Any], bundle: Manifest) -> Outcome:

@@ -3,6 +3,7 @@
 Those of the training loop, which a recipe holds several times, are in training_settings.py.
 """
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -325,7 +326,8 @@ class Recipe:
     tune: Tune = field(default_factory=Tune)
 
     def __post_init__(self) -> None:
-        """Refuse words that cannot be packed, before anything is trained."""
+        """Refuse a seed no generator takes, and words that cannot be packed, before anything is trained."""
+        within("seed", self.seed, 0, 2**32 - 1)
         a_byte = 8 // self.quantize.word_bits
         for size in (self.student.embedding_size or self.student.hidden_size, self.prune.embedding_size):
             if size % a_byte:  # either may ship, for pruning may be undone
@@ -335,14 +337,25 @@ class Recipe:
                 )
 
 
+BOOKKEEPING = ("save_minutes", "trackers")  # of a training
+
+
+def without_keys(tree: Any, keys: Collection[str]) -> Any:
+    """Return nested settings without these keys, wherever they stand."""
+    if not isinstance(tree, dict):
+        return tree
+    return {key: without_keys(value, keys) for key, value in tree.items() if key not in keys}
+
+
 def settings_of(recipe: Recipe, key: str) -> Any:
     """Return the settings under a top-level key, as what a stage's outcome depends on.
 
+    How often a training is saved and who is told of it change nothing, so they are no part of it.
     `heal` is a key of its own, with the limits that decide whether it is needed, and no part of `quantize`: where it is
     off, nothing depends on it; nor on a window of one token, on no own windows, nor on words that stay as wide as they
     are. `prune` heals around words of few bits.
     """
-    stored = asdict(recipe)
+    stored = without_keys(asdict(recipe), BOOKKEEPING)
     if recipe.quantize.word_bits != 8:
         stored["prune"]["word_bits"] = recipe.quantize.word_bits
     if not recipe.prune.embedding_size:

@@ -272,7 +272,7 @@ def verify_graphs(job: Job, folder: Path) -> Made:
     (folder / "verdict.json").write_text(json.dumps(asdict(verdict), indent=1))
     (folder / "latency.json").write_text(json.dumps(measure_latencies(job.folder, settings.max_tokens)))
     not_judged = verdict.measured["without_retention"]
-    return [], {"teacher_no_better_than_chance": ", ".join(not_judged)} if not_judged else {}
+    return [], {"not judged, or the teacher is no better than chance": ", ".join(not_judged)} if not_judged else {}
 
 
 def calibrate(job: Job, folder: Path) -> Made:

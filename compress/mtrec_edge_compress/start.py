@@ -27,7 +27,7 @@ from mtrec_edge_compress.compact import (
     narrow_words,
 )
 from mtrec_edge_compress.model import MultiTaskModel
-from mtrec_edge_compress.recipe import Recipe
+from mtrec_edge_compress.recipe import Recipe, Student
 from mtrec_edge_compress.teacher import load_backbone
 from mtrec_edge_compress.tokens import vocabulary_of
 from mtrec_edge_runtime.errors import RecipeError
@@ -44,13 +44,30 @@ def check_start(recipe: Recipe, encoder: str) -> None:
 
     Raises:
         StageError: it cannot be loaded, has no uncased WordPiece vocabulary, or no BERT layers where these are copied.
-        RecipeError: the student would be wider than its teacher or its vocabulary.
+        RecipeError: the student would be deeper or wider than its teacher, or wider than its vocabulary.
     """
     settings, words, bert = recipe.student, len(vocabulary_of(encoder)), load_backbone(encoder)
     if settings.start == "layers":
         check_layers(bert)
+        _check_copied(settings, bert, encoder)
     else:
         _check_width(settings.hidden_size, bert.config.hidden_size, min(words, settings.vocabulary))
+
+
+def _check_copied(settings: Student, bert: PreTrainedModel, encoder: str) -> None:
+    """Refuse more layers, heads or units than there are to copy."""
+    config = bert.config
+    there = {
+        "layers": config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "units": config.intermediate_size,
+    }
+    for name, most in there.items():
+        if getattr(settings, name) > most:
+            raise RecipeError(
+                f"student.{name} = {getattr(settings, name)}: a student starts from layers of {encoder}, which has "
+                f"{most} {name}; write at most that"
+            )
 
 
 def _check_width(hidden: int, wide: int, words: int) -> None:
@@ -109,8 +126,8 @@ def _on_student_states(
 
 def _from_layers(recipe: Recipe, bert: PreTrainedModel, token_ids: Sequence[int]) -> CompactBert:
     depth, hidden, size = bert.config.num_hidden_layers, bert.config.hidden_size, recipe.student.embedding_size
-    kept = min(recipe.student.layers, depth)
-    layers = sorted({round(i) for i in np.linspace(0, depth - 1, kept)}) if kept > 1 else [depth - 1]
+    kept = recipe.student.layers
+    layers = [round(i) for i in np.linspace(0, depth - 1, kept)] if kept > 1 else [depth - 1]
     return compact_from_bert(
         bert,
         layers,

@@ -71,7 +71,7 @@ def evaluate_bundles(
     as_now = protocol_notes(profile, seed, users_per_domain)
     before = [read_judged(path, arrays, notes=as_now) for path in judged_before]
     seeds = [bundle.recommender.manifest.data.get("seed") for bundle in bundles]
-    _check_once([found.seed for found in before], seeds)
+    _check_once([*seeds, *(found.seed for found in before)])
     served = bundles[0].tasks
     judged = [_views(test, path, scorer, profile, progress) for path, scorer in zip(paths, bundles, strict=True)]
     for earlier in before:
@@ -148,18 +148,30 @@ def _open(paths: Sequence[Path], arrays: Arrays, profile: Profile) -> list[Bundl
         raise InputError("no bundle to evaluate: name at least one folder")
     bundles = [BundleScorer(path, arrays, profile=profile) for path in paths]
     for path, bundle in zip(paths, bundles, strict=True):
-        if bundle.tasks != bundles[0].tasks:
-            raise InputError(
-                f"bundle {path} serves {', '.join(bundle.tasks)}, {paths[0]} serves {', '.join(bundles[0].tasks)}: "
-                "evaluate together only bundles that one recipe made with several seeds"
-            )
+        for what, first, other in zip(_ALIKE, _traits(bundles[0]), _traits(bundle), strict=True):
+            if first != other:
+                raise InputError(
+                    f"{what} {paths[0]}: {first}, {path}: {other}; evaluate together only bundles that one recipe made "
+                    "with several seeds"
+                )
     return bundles
 
 
-def _check_once(before: Sequence[int], seeds: Sequence[int | None]) -> None:
-    for number, seed in enumerate(before):
-        if seed in seeds or seed in before[:number]:
-            raise InputError(f"seed {seed} was judged before and is named twice: name each seed once")
+_ALIKE = ("tasks of", "a first visit answered by", "items linked by use in")
+
+
+def _traits(bundle: BundleScorer) -> tuple[str, str, str]:
+    """Return by what bundles of one recipe are alike, and are judged."""
+    opened = bundle.recommender
+    answers = (opened.manifest.input.no_history, len(opened.catalogue.neighbours) > 0)
+    first_visit, linked = ("yes" if answer else "no" for answer in answers)
+    return ", ".join(bundle.tasks), first_visit, linked
+
+
+def _check_once(seeds: Sequence[int | None]) -> None:
+    for number, seed in enumerate(seeds):
+        if seed is not None and seed in seeds[:number]:
+            raise InputError(f"seed {seed} is given twice, as a bundle or as judged before: name each seed once")
 
 
 def _views(

@@ -51,12 +51,15 @@ def small_random_bert(recipe: Recipe, arrays: Arrays, folder: Path) -> str:
         num_hidden_layers=recipe.teacher.layers,
         num_attention_heads=max(1, size // 32),
         intermediate_size=4 * size,
-        max_position_embeddings=recipe.model.max_tokens,
+        max_position_embeddings=max(wanted for _, wanted in _lengths(recipe)),
         hidden_dropout_prob=recipe.model.dropout,
         attention_probs_dropout_prob=recipe.model.dropout,
     )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return str(folder)
+
+
+SAID = 200  # characters of transformers' own errors, which may name every model it knows
 
 
 def load_backbone(encoder: str) -> PreTrainedModel:
@@ -72,8 +75,8 @@ def load_backbone(encoder: str) -> PreTrainedModel:
         return without_pooler(partial(AutoModel.from_pretrained, encoder, attn_implementation=attention)).float()
     except (OSError, ValueError) as error:
         raise StageError(
-            f"no encoder can be loaded from {encoder!r} ({error}); the next step: give a hub id that can be reached, "
-            "or a folder with config.json and model.safetensors"
+            f"no encoder can be loaded from {encoder!r} ({str(error)[:SAID]}); the next step: give a hub id that can "
+            "be reached, or a folder with config.json and model.safetensors"
         ) from error
 
 
@@ -81,9 +84,7 @@ def new_teacher(recipe: Recipe, arrays: Arrays, encoder: str) -> MultiTaskModel:
     """Return an untrained teacher on a pretrained backbone."""
     torch.manual_seed(recipe.seed)
     backbone = load_backbone(encoder)
-    longest = getattr(backbone.config, "max_position_embeddings", recipe.model.max_tokens)
-    if longest < recipe.model.max_tokens:
-        raise RecipeError(f"model.max_tokens = {recipe.model.max_tokens}, but {encoder} reads at most {longest} tokens")
+    check_lengths(recipe, backbone, encoder)
     freeze(backbone, recipe.teacher.frozen_layers)
     shape = ModelShape(
         recipe.model.vector_size,
@@ -132,6 +133,22 @@ def task_weights(recipe: Recipe, arrays: Arrays) -> dict[str, float]:
         if not 0 <= recipe.weights[name] < math.inf:
             raise RecipeError(f"weights.{name} = {recipe.weights[name]}: write a number >= 0")
     return {**known, **recipe.weights}
+
+
+def check_lengths(recipe: Recipe, backbone: PreTrainedModel, encoder: str) -> None:
+    """Raise RecipeError when the recipe asks the encoder for longer texts than it reads."""
+    for name, wanted in _lengths(recipe):
+        longest = getattr(backbone.config, "max_position_embeddings", wanted)
+        if longest < wanted:
+            raise RecipeError(f"{name} = {wanted}, but {encoder} reads at most {longest} tokens; write at most that")
+
+
+def _lengths(recipe: Recipe) -> list[tuple[str, int]]:
+    """Return the settings that say how many tokens the teacher's encoder reads."""
+    found = [("model.max_tokens", recipe.model.max_tokens)]
+    if recipe.cross_encoder.windows:
+        found.append(("cross_encoder.max_tokens", recipe.cross_encoder.max_tokens))
+    return found
 
 
 def check_detached(recipe: Recipe, arrays: Arrays) -> None:

@@ -40,7 +40,15 @@ from mtrec_edge_compress.study import (
     open_study,
     trial_results,
 )
-from mtrec_edge_compress.teacher import small_random_bert, task_weights, teacher_batches, train_teacher
+from mtrec_edge_compress.teacher import (
+    check_detached,
+    check_lengths,
+    load_backbone,
+    small_random_bert,
+    task_weights,
+    teacher_batches,
+    train_teacher,
+)
 from mtrec_edge_compress.training import Validate
 from mtrec_edge_runtime.errors import DivergedError, RecipeError, StageError
 from mtrec_edge_runtime.whole_file import write_whole
@@ -138,6 +146,10 @@ def _refuse_impossible(search: _Search, encoder: str | None) -> None:
         raise RecipeError("--encoder gives what tune.search.teacher.encoder searches; the next step: leave one out")
     weights = {key.removeprefix("weights."): 1.0 for key in keys if key.startswith("weights.")}
     task_weights(replace(search.recipe, weights={**search.recipe.weights, **weights}), search.arrays)
+    check_detached(search.recipe, search.arrays)
+    own = search.recipe.teacher.encoder
+    if own and not {"teacher.encoder", "model.max_tokens"} & keys.keys():
+        check_lengths(search.recipe, load_backbone(own), own)
 
 
 def _identity(search: _Search) -> dict[str, Any]:

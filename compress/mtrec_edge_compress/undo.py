@@ -6,9 +6,9 @@ Decides from rows of the ledger and latencies; what is exported follows it (job.
 from collections.abc import Mapping, Sequence
 
 from mtrec_edge_compress.data.schema import TaskSpec
+from mtrec_edge_compress.evaluate import retention
 from mtrec_edge_compress.ledger import Row, Stage
 from mtrec_edge_compress.recipe import Budget
-from mtrec_edge_compress.unseen import Kept, kept_of
 
 NOISE = 0.1  # of latency: below this share a difference is none; equal graphs were seen 3 % apart on a busy machine
 
@@ -19,7 +19,8 @@ def why_undo(
     """Return why pruning is undone; "" when it pays.
 
     It is when the pruned student is neither smaller nor faster than before, and when it misses the budget's `max_drop`
-    or `retention_worst` by more than the unpruned one, which is within the budget's size and time.
+    or `retention_worst` by more than the unpruned one, which is within the budget's size and time. Quality is asked of
+    the VALIDATION fold: the TEST fold judges what ships, and chooses nothing.
 
     Args:
         rows: of the stages teacher, student and pruned.
@@ -36,7 +37,7 @@ def why_undo(
             f"neither smaller ({student.size_bytes:,} to {pruned.size_bytes:,} bytes) nor faster ({before:.3f} to "
             f"{after:.3f} ms)"
         )
-    missed = {row.stage: shortfall(budget, kept_of(rows["teacher"], row, tasks)) for row in (student, pruned)}
+    missed = {row.stage: shortfall(budget, validation_shares(rows["teacher"], row, tasks)) for row in (student, pruned)}
     if missed["pruned"] > missed["student"] and surely_fits(budget, student, latency_ms=before):
         return (
             f"it misses the budget's quality by {missed['pruned']:.2%} (before {missed['student']:.2%}), and the "
@@ -45,14 +46,23 @@ def why_undo(
     return ""
 
 
-def shortfall(budget: Budget, kept: Kept) -> float:
+def validation_shares(teacher: Row, student: Row, tasks: Sequence[TaskSpec]) -> dict[str, float]:
+    """Return task -> share of the teacher's headline metric kept on the VALIDATION fold, where it was judged."""
+    shares = {}
+    for task in tasks:
+        reference, value = (row.validation.get(task.name, {}).get(task.headline) for row in (teacher, student))
+        if reference is not None and value is not None:
+            chance = teacher.validation_chance.get(task.name, {}).get(task.headline, 0.0)
+            shares[task.name] = retention(task, value, reference, chance)
+    return {name: share for name, share in shares.items() if share == share}  # not nan: a teacher above chance
+
+
+def shortfall(budget: Budget, shares: Mapping[str, float]) -> float:
     """Return by how much the worst missed limit on a task is missed, as a share of the teacher's metric; 0: none is."""
-    missed = [0.0]
-    for shares in (kept.seen.tasks, kept.unseen.tasks):
-        missed += [(1 - limit) - shares[name] for name, limit in budget.max_drop.items() if name in shares]
-        if budget.retention_worst:
-            missed += [budget.retention_worst - share for share in shares.values()]
-    return max(missed)
+    missed = [(1 - limit) - shares[name] for name, limit in budget.max_drop.items() if name in shares]
+    if budget.retention_worst:
+        missed += [budget.retention_worst - share for share in shares.values()]
+    return max(0.0, *missed) if missed else 0.0
 
 
 def surely_fits(budget: Budget, student: Row, *, latency_ms: float) -> bool:

@@ -18,8 +18,6 @@ from mtrec_edge_runtime.whole_file import write_whole
 
 STAGES = ("teacher", "student", "pruned", "healed", "onnx_fp32", "int8_fast", "int8_exact", "untaught")
 
-MAX_SAMPLE_BYTES = 1_000_000  # of a file of raw values, compressed
-
 
 class DatasetInfo(TypedDict):
     """What was measured on."""
@@ -95,7 +93,7 @@ class Result(TypedDict):
     systems: NotRequired[dict[str, dict[str, Measured]]]  # system -> "task metric" -> value with interval
     cells: NotRequired[list[dict[str, Any]]]  # bench.py: one measured cell each
     bundles: NotRequired[list[dict[str, Any]]]  # bench.py: name, hash, size, quality of each measured bundle
-    samples: NotRequired[str]  # compressed file of raw values beside this one, or why it is left out
+    samples: NotRequired[str]  # compressed file of raw values beside this one
     notes: NotRequired[list[str]]  # what a reader must know
 
 
@@ -119,13 +117,8 @@ def write_result(path: Path, result: Result) -> None:
 
 
 def write_samples(path: Path, samples: object) -> str:
-    """Write the raw values behind the result file `path` beside it, and return what its field `samples` says.
-
-    That is the file's name, or that it was left out because it is larger than a repository should hold.
-    """
+    """Write the raw values behind the result file `path` beside it; return that file's name, its field `samples`."""
     packed = gzip.compress(json.dumps(samples, allow_nan=False).encode(), mtime=0)
-    if len(packed) > MAX_SAMPLE_BYTES:
-        return f"left out: {len(packed)} bytes compressed"
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.stem + ".samples.json.gz")
     beside.write_bytes(packed)

@@ -229,6 +229,7 @@ class Dataset:
         """Check the dataset and write its four files into a folder, which is made when it does not exist."""
         self.check()
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / SETTINGS_FILE).unlink(missing_ok=True)  # written last: a folder without it is no dataset
         self.items.write_parquet(folder / "items.parquet")
         self.events.write_parquet(folder / "events.parquet")
         self.texts.write_parquet(folder / "texts.parquet")

@@ -82,20 +82,25 @@ def fold_of_share(share: pl.Expr) -> pl.Expr:
 
 
 def _fold_events(events: pl.DataFrame, seed: int, events_by: EventsBy) -> pl.DataFrame:
-    """Order events by user, time and chance, and fold them by their place among the user's or the domain's."""
+    """Order events by user, time and chance, and fold them by their place among the user's or the domain's.
+
+    A domain's behaviour without times is older than no other, so its events are placed among themselves.
+    """
     chance = np.random.default_rng([seed, 0]).random(len(events))
     first_seen = pl.col("row").min().over("user_id")
     place = (pl.int_range(pl.len()) + 0.5) / pl.len()
+    timeless = (pl.col("timestamp") == 0).all().over("domain", "behaviour")
+    alike = pl.when(timeless).then(pl.concat_str("domain", "behaviour", separator="\x1f")).otherwise(pl.lit(""))
     timed = pl.col("timestamp").n_unique().over("domain") > 1
-    in_domain = pl.when(timed & pl.lit(events_by == "time")).then(place.over("domain"))
+    in_domain = pl.when(timed & ~timeless & pl.lit(events_by == "time")).then(place.over("domain", "alike"))
     return (
         events.with_row_index("row")
-        .with_columns(first_seen.alias("user"), pl.Series("chance", chance))
+        .with_columns(first_seen.alias("user"), alike.alias("alike"), pl.Series("chance", chance))
         .sort("timestamp", "chance")
         .with_columns(in_domain.alias("in_domain"))
         .sort("user", "timestamp", "chance")
-        .with_columns(fold_of_share(pl.coalesce("in_domain", place.over("user"))).alias("fold"))
-        .drop("row", "user", "chance", "in_domain")
+        .with_columns(fold_of_share(pl.coalesce("in_domain", place.over("user", "alike"))).alias("fold"))
+        .drop("row", "user", "alike", "chance", "in_domain")
     )
 
 

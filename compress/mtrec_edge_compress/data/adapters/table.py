@@ -1,7 +1,7 @@
 """Anyone's CSV, TSV, JSON Lines or Parquet files, by a mapping file (adapters/mapping.py, docs/data.md)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from mtrec_edge_compress.data.cleaning import LATEST
 from mtrec_edge_compress.data.schema import EVENT_COLUMNS, ITEM_COLUMNS, TEXT_COLUMNS, Dataset, task_from_row
 from mtrec_edge_compress.data.tables import Columns, conform, empty
 from mtrec_edge_runtime.errors import DataError
+from mtrec_edge_runtime.tasks import Kind
 
 MAX_LABELS = 20  # when a mapping leaves a task's labels out, so many of the most frequent ones are taken
 
@@ -34,8 +35,9 @@ def read_mapped_tables(source: Path) -> Dataset:
     mapping, folder = read_mapping(path), path.parent
     items = _stack([_items(folder / table.file, table) for table in mapping.items], ITEM_COLUMNS)
     events = _stack([_events(folder / table.file, table) for table in mapping.events], EVENT_COLUMNS)
-    texts = _stack([_texts(folder / table.file, table) for table in mapping.texts], TEXT_COLUMNS)
-    rows = [_with_labels(row, {"items": items, "texts": texts}) for row in mapping.tasks]
+    of_words = {row.get("column") for row in mapping.tasks if row.get("kind") == Kind.TOKEN}
+    texts = _stack([_texts(folder / table.file, table, of_words) for table in mapping.texts], TEXT_COLUMNS)
+    rows = [_with_labels(path, row, {"items": items, "texts": texts}) for row in mapping.tasks]
     return Dataset(
         name=mapping.name,
         items=items,
@@ -80,13 +82,16 @@ def _events(path: Path, table: EventsTable) -> pl.DataFrame:
     return _conformed(EVENT_COLUMNS, table.domain, values, {})
 
 
-def _texts(path: Path, table: TextsTable) -> pl.DataFrame:
+def _texts(path: Path, table: TextsTable, of_words: Collection[object]) -> pl.DataFrame:
+    """Read a table of texts; a label column among `of_words` labels each token, any other the whole text."""
     frame = _read(path)
     numbers = pl.Series([f"{path.stem}-{row}" for row in range(len(frame))], dtype=pl.String)
-    if table.tokens:
-        labels = {label: _lists_of(path, frame, column, table.separator) for label, column in table.labels.items()}
-    else:
-        labels = {label: _texts_of(path, frame, column) for label, column in table.labels.items()}
+    labels = {
+        label: _lists_of(path, frame, column, table.separator)
+        if table.tokens and label in of_words
+        else _texts_of(path, frame, column)
+        for label, column in table.labels.items()
+    }
     return _conformed(
         TEXT_COLUMNS,
         table.domain,
@@ -99,12 +104,27 @@ def _texts(path: Path, table: TextsTable) -> pl.DataFrame:
     )
 
 
-def _with_labels(row: dict[str, Any], tables: dict[str, pl.DataFrame]) -> dict[str, Any]:
-    """Add to a multiclass or token task without labels those of the data, most frequent first."""
-    frame, column = tables.get(row.get("source", "")), row.get("column", "")
-    if "labels" in row or frame is None or column not in frame.columns:
+def _with_labels(path: Path, row: dict[str, Any], tables: dict[str, pl.DataFrame]) -> dict[str, Any]:
+    """Add to a multiclass or token task without labels those of the data, most frequent first.
+
+    Raise DataError when its column is in no table, or labels texts where words are asked.
+    """
+    source, column, name = (row.get(key) for key in ("source", "column", "name"))
+    if not (isinstance(source, str) and isinstance(column, str) and source in tables):
+        return row  # of events, or not as it must be, which `task_from_row` tells
+    frame = tables[source]
+    if column not in frame.columns:
+        standard = {**ITEM_COLUMNS, **TEXT_COLUMNS}
+        known = ", ".join(label for label in frame.columns if label not in standard) or "none"
+        raise DataError(
+            f"{path}, task {name}: no table of {source} has a label {column!r}, found {known}: correct `column`, or "
+            f"name the file's column in that table: labels = {{ {column} = '...' }}"
+        )
+    if row.get("kind") == Kind.TOKEN and frame[column].dtype != pl.List(pl.String):
+        raise DataError(f"{path}, task {name}: a token task labels words: give its texts as `tokens`, not `text`")
+    if "labels" in row:
         return row
-    found = frame.filter(pl.col("domain") == str(row.get("name", "")).split(".")[0])[column]
+    found = frame.filter(pl.col("domain") == str(name).split(".")[0])[column]
     if found.dtype == pl.List(pl.String):
         found = found.explode()
     return {**row, "labels": most_frequent(found.drop_nulls(), MAX_LABELS)}
@@ -156,7 +176,8 @@ def _lists_of(path: Path, frame: pl.DataFrame, column: str, separator: str) -> p
     values = _column(path, frame, column)
     if isinstance(values.dtype, pl.List):
         return values.cast(pl.List(pl.String))
-    cut = [None if not text else [part.strip() for part in text.split(separator) if part.strip()] for text in values]
+    texts = [None if value is None or value == "" else str(value) for value in values]
+    cut = [text and [part.strip() for part in text.split(separator) if part.strip()] for text in texts]
     return pl.Series(cut, dtype=pl.List(pl.String))
 
 
@@ -195,4 +216,10 @@ def _conformed(
 
 
 def _stack(frames: Sequence[pl.DataFrame], columns: Columns) -> pl.DataFrame:
-    return pl.concat(frames, how="diagonal") if frames else empty(columns)
+    try:
+        return pl.concat(frames, how="diagonal") if frames else empty(columns)
+    except pl.exceptions.SchemaError as error:
+        raise DataError(
+            f"a label column stands for words in one table and for texts in another ({in_short(error)}): give the two "
+            "different names"
+        ) from error
