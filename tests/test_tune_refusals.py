@@ -55,5 +55,5 @@ def test_a_given_encoder_is_not_searched_as_well(place: Place) -> None:
 
 
 def test_an_encoder_that_cannot_be_loaded_ends_the_search(place: Place) -> None:
-    with pytest.raises(StageError, match="no encoder can be loaded"):
+    with pytest.raises(StageError, match="no tokenizer can be loaded"):
         place.tune(f"teacher.encoder={place.folder}")

@@ -51,7 +51,7 @@ from mtrec_edge_compress.stages import (
     verify_graphs,
 )
 from mtrec_edge_compress.start import check_start
-from mtrec_edge_compress.teacher import check_detached, check_lengths, load_backbone, small_random_bert, task_weights
+from mtrec_edge_compress.teacher import check_detached, check_encoder, small_random_bert, task_weights
 from mtrec_edge_compress.unlabelled import check_files, file_hash
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.integrity import hash_file
@@ -136,7 +136,7 @@ def check_run(recipe: Recipe, arrays: Arrays, out: Path, options: RunOptions) ->
     check_files(recipe.augment.unlabelled)
     own = options.encoder or recipe.teacher.encoder  # "": a small random BERT
     if own and not options.teachers:
-        check_lengths(recipe, load_backbone(own), own)
+        check_encoder(recipe, own)
     if encoder := recipe.student.encoder or own:
         check_start(recipe, encoder)
 

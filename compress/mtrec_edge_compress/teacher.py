@@ -21,7 +21,7 @@ from mtrec_edge_compress.model import ModelShape, MultiTaskModel
 from mtrec_edge_compress.pair_learner import centre_outputs
 from mtrec_edge_compress.recipe import Recipe
 from mtrec_edge_compress.text_labels import TextLabels
-from mtrec_edge_compress.tokens import Tokens
+from mtrec_edge_compress.tokens import Tokens, open_tokenizer
 from mtrec_edge_compress.training import Validate, fit
 from mtrec_edge_compress.unread import unread_items
 from mtrec_edge_compress.vocabulary import word_vocabulary
@@ -133,6 +133,12 @@ def task_weights(recipe: Recipe, arrays: Arrays) -> dict[str, float]:
         if not 0 <= recipe.weights[name] < math.inf:
             raise RecipeError(f"weights.{name} = {recipe.weights[name]}: write a number >= 0")
     return {**known, **recipe.weights}
+
+
+def check_encoder(recipe: Recipe, encoder: str) -> None:
+    """Refuse, before anything is made, an encoder that cannot be loaded or reads too little."""
+    open_tokenizer(encoder)
+    check_lengths(recipe, load_backbone(encoder), encoder)
 
 
 def check_lengths(recipe: Recipe, backbone: PreTrainedModel, encoder: str) -> None:

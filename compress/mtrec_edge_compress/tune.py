@@ -42,8 +42,7 @@ from mtrec_edge_compress.study import (
 )
 from mtrec_edge_compress.teacher import (
     check_detached,
-    check_lengths,
-    load_backbone,
+    check_encoder,
     small_random_bert,
     task_weights,
     teacher_batches,
@@ -149,7 +148,7 @@ def _refuse_impossible(search: _Search, encoder: str | None) -> None:
     check_detached(search.recipe, search.arrays)
     own = search.recipe.teacher.encoder
     if own and not {"teacher.encoder", "model.max_tokens"} & keys.keys():
-        check_lengths(search.recipe, load_backbone(own), own)
+        check_encoder(search.recipe, own)
 
 
 def _identity(search: _Search) -> dict[str, Any]:
