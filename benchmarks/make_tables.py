@@ -113,11 +113,12 @@ def _changes(result: Result, first: str, second: str, relative: str) -> list[lis
     systems = result["systems"]
     gains = {_about(metric): (metric.split(" ")[1], found) for metric, found in systems[f"{second} - {first}"].items()}
     rows = []
-    for metric, change in systems[relative].items():
+    for metric in dict.fromkeys([*systems[first], *systems[relative]]):  # the last is `delta_m`, of no system
+        change = systems[relative].get(metric)  # none where the first value is 0
         values = [_interval(systems[name].get(metric)) for name in (first, second)]
         of, gain = gains.get(_about(metric), ("", None))
         paired = [f"{of} {_interval(gain)}", f"{gain['p']:.3f}"] if gain else ["", ""]
-        rows.append([metric, *values, f"{change['value']:+.1%}", *paired])
+        rows.append([metric, *values, f"{change['value']:+.1%}" if change else "", *paired])
     return rows
 
 

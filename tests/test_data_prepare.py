@@ -115,6 +115,22 @@ def test_personal_data_in_a_source_is_replaced_and_counted(tmp_path: Path) -> No
     assert Dataset.read(tmp_path / "out").items["tags"].to_list()[0] == ["ask email"]
 
 
+def test_texts_that_scrubbing_makes_equal_are_one(tmp_path: Path) -> None:
+    rows = [f"reset the password of user{n}@mail.example,ask" for n in range(20)] + ["buy tea,buy", "buy a mug,buy"]
+    (tmp_path / "said.csv").write_text("\n".join(["say,intent", *rows]) + "\n")
+    (tmp_path / "mapping.toml").write_text(
+        'name = "talk"\n[[texts]]\nfile = "said.csv"\ndomain = "talk"\ntext = "say"\nlabels = { intent = "intent" }\n'
+        '[[tasks]]\nname = "talk.intent"\nkind = "multiclass"\nsource = "texts"\ncolumn = "intent"\n'
+    )
+    report = prepare([("table", tmp_path)], tmp_path / "out")
+    assert report.sources[0].dropped == {"texts: same text once scrubbed": 19}
+    assert sorted(Dataset.read(tmp_path / "out").texts["text"]) == [
+        "buy a mug",
+        "buy tea",
+        "reset the password of email",
+    ]
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

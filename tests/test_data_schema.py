@@ -1,4 +1,5 @@
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ def test_the_settings_file_is_toml_that_states_the_tasks(tmp_path: Path) -> None
         **{"name": "films.rating", "kind": "regression", "source": "events", "behaviours": ["rate"]},
         **{"low": 1.0, "high": 5.0, "weight": 1.0},
     }
+
+
+def test_zeros_and_characters_beyond_the_basic_plane_come_back(tmp_path: Path) -> None:
+    rating = replace(RATING, low=0.0, high=5.0, weight=0.0)
+    like = TaskSpec("films.like", Kind.BINARY, "events", behaviours=("rate",), positive_at=0.0, negatives=True)
+    dataset = replace(tiny_dataset(tasks=(rating, like)), licence="\U0001f375 \x7f tea", notes=("\u00e9 \U0001f600",))
+    dataset.write(tmp_path)
+    again = Dataset.read(tmp_path)
+    assert again.tasks == dataset.tasks and (again.licence, again.notes) == (dataset.licence, dataset.notes)
 
 
 @pytest.mark.parametrize(

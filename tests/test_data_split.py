@@ -125,6 +125,25 @@ def test_a_domain_may_be_left_few_events_and_is_tested_on_the_same() -> None:
         keep_few(whole, "shoes", 7)
 
 
+def test_domains_that_share_users_are_split_at_one_moment_others_each_at_its_own() -> None:
+    first = world()
+    later = first.events.with_columns(domain=pl.lit("shop"), timestamp=pl.col("timestamp") + 20)
+    stranger = pl.concat_str(pl.lit("other-"), "user_id")
+    apart = first.events.with_columns(domain=pl.lit("music"), timestamp=pl.col("timestamp") + 900, user_id=stranger)
+    whole = replace(
+        first,
+        items=pl.concat([first.items.with_columns(domain=pl.lit(name)) for name in ("films", "shop", "music")]),
+        events=pl.concat([first.events, later, apart]),
+    )
+    divided = split(whole, events_by="time")
+    warm = divided.events.join(divided.items.filter(~pl.col("cold")), on=["domain", "item_id"], how="semi")
+    for domains in (["films", "shop"], ["music"]):
+        own = warm.filter(pl.col("domain").is_in(domains))
+        last = own.filter(pl.col("fold") == int(Fold.TRAIN))["timestamp"].max()
+        assert own.filter(pl.col("fold") != int(Fold.TRAIN))["timestamp"].min() >= last
+        assert (own["fold"] == int(Fold.TRAIN)).mean() == pytest.approx(0.8, abs=0.05)
+
+
 def test_a_split_by_time_of_a_domain_without_times_is_that_within_each_user() -> None:
     timeless = world(timestamp=0)
     assert split(timeless, events_by="time").events.equals(split(timeless).events)

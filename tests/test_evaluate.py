@@ -150,6 +150,17 @@ def test_tags_are_judged_on_the_folds_texts():
     assert evaluate(Fixed(tag="O"), arrays, tasks=["queries.tags"]).tasks["queries.tags"]["span_f1"] == 0.0
 
 
+def test_a_text_without_spans_is_right_alone_and_wrong_where_one_is_found():
+    rows = [
+        {"text_id": f"q{n}", "text": f"red{n}", "tokens": [f"red{n}"], "tags": [tag], "fold": 2}
+        for n, tag in enumerate(["O", "B-color"])
+    ]
+    arrays = build_arrays(tiny_dataset(texts=tiny_data.texts({}, *rows)))
+    for label, alone in (("O", [1.0, 0.0]), ("B-color", [0.0, 1.0])):
+        found = evaluate(Fixed(tag=label), arrays, tasks=["queries.tags"])
+        assert found.per_user["queries.tags"]["text_f1"].tolist() == alone
+
+
 def test_a_metric_that_cannot_be_measured_is_absent():
     arrays = build_arrays(tiny_dataset())  # no test events, no test item with a genre, one text without spans
     result = evaluate(Fixed(), arrays)

@@ -1,5 +1,7 @@
 """A scorer that is shown less: which events reach it, and what similar items are worth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_bundle_scorer import BUNDLE, arrays
@@ -39,6 +41,15 @@ def test_one_like_is_the_latest_event_that_was_liked():
     after.pair_scores(history([4, 2, 1, 0], [1.0, 4.5, 3.0, 5.0]), "movies")
     after.pair_scores(history([4], [1.0]), "movies")
     assert scorer.shown == [([2], [4.5]), ([], [])]
+
+
+def test_an_event_that_carries_no_label_is_no_like():
+    known = arrays().behaviours
+    data = replace(arrays(), behaviours=(*known, replace(known[0], name="view", valued=False)))
+    shown = History(np.array([2, 2]), np.array([len(known), 0]), np.array([np.nan, 4.5], np.float32))
+    scorer = Listening()
+    AfterOneLike(scorer, data).pair_scores(shown, "movies")
+    assert scorer.shown == [([2], [4.5])]
 
 
 def test_similar_items_are_scored_as_the_runtime_lists_them():

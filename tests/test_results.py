@@ -214,15 +214,19 @@ def test_the_control_table_shows_a_row_a_task_and_delta_m(tmp_path: Path) -> Non
     result = three_stages()
     gain = {"value": -0.02, "low": -0.03, "high": -0.01, "p": 0.045}
     result["systems"] = {
-        "single": {"movies.like ndcg@10": {"value": 0.2, "low": 0.1, "high": 0.3}},
-        "multi": {"movies.like ndcg@10": {"value": 0.18}},
+        "single": {
+            "movies.like ndcg@10": {"value": 0.2, "low": 0.1, "high": 0.3},
+            "movies.like cold_mrr": {"value": 0.0},
+        },
+        "multi": {"movies.like ndcg@10": {"value": 0.18}, "movies.like cold_mrr": {"value": 0.1}},
         "multi - single": {"movies.like ndcg@10": gain},
         "relative change": {"movies.like ndcg@10": {"value": -0.1}, "delta_m": {"value": -0.1}},
     }
     write_result(tmp_path / "tiny.json", result)
     lines = table(tmp_path / "tiny.json", "control").splitlines()
     wanted = "| movies.like ndcg@10 | 0.200 [0.100, 0.300] | 0.180 | -10.0% | ndcg@10 -0.020 [-0.030, -0.010] | 0.045 |"
-    assert lines[2] == wanted and lines[3] == "| delta_m |  |  | -10.0% |  |  |"
+    assert lines[2] == wanted and lines[3] == "| movies.like cold_mrr | 0.000 | 0.100 |  |  |  |"  # from nothing
+    assert lines[4] == "| delta_m |  |  | -10.0% |  |  |"
     with pytest.raises(InputError, match="of no control"):
         write_result(tmp_path / "tiny.json", three_stages())
         table(tmp_path / "tiny.json", "control")

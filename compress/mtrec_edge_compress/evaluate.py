@@ -178,10 +178,9 @@ def _judge_tags(scorer: Scorer, arrays: Arrays, task: TaskSpec, fold: Fold, *, d
     hits, both = np.array([metrics.span_counts(p, t) for p, t in zip(predicted, true, strict=True)]).T
 
     def span_f1(rows: IntArray) -> float:
-        spans = int(both[rows].sum())
-        return 2.0 * float(hits[rows].sum()) / spans if spans else float("nan")
+        return metrics.span_f1_of(hits[rows], both[rows])
 
-    alone = np.array([span_f1(np.array([row])) for row in range(len(rows))])
+    alone = np.where(both > 0, 2.0 * hits / np.maximum(both, 1), 1.0)  # no span there and none found: all is right
     counts = {"rows": len(rows), "spans": sum(len(metrics.spans(t)) for t in true)}
     judgement = measured({"span_f1": span_f1}, np.arange(len(rows)), drawn=drawn)
     if not judgement.metrics:  # no span in the truth, none predicted

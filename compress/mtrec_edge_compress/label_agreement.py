@@ -87,8 +87,8 @@ def _span_counts(task: TaskSpec, found: list[IntArray], true: list[IntArray]) ->
 
 
 def _span_f1(counts: Counts, rows: IntArray) -> float:
-    hits, both = (part[rows].sum() for part in counts)
-    return 2.0 * float(hits) / float(both) if both else float("nan")
+    hits, both = (part[rows] for part in counts)
+    return metrics.span_f1_of(hits, both)
 
 
 def _loss(before: float, after: float) -> float:

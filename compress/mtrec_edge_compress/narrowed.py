@@ -64,8 +64,7 @@ class AfterOneLike(PairsOnly):
 
     def pair_scores(self, history: History, domain: str) -> Mapping[str, Scores]:
         """Return what the scorer says of that item, or of an empty history."""
-        liked = self._signals[domain].liked(history) + self.arrays.domains[domain].start
-        return self.scorer.pair_scores(_part(history, np.flatnonzero(np.isin(history.items, liked))[:1]), domain)
+        return self.scorer.pair_scores(_part(history, self._signals[domain].likes(history)[:1]), domain)
 
 
 @dataclass(frozen=True)

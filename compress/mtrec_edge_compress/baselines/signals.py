@@ -78,6 +78,16 @@ class Signals:
 
     def told(self, history: History) -> tuple[IntArray, Scores]:
         """Return items and labels of the history's events that carry the label, latest first."""
+        label = self._labels(history)
+        kept = ~np.isnan(label)
+        return history.items[kept] - self.rows.start, label[kept]
+
+    def likes(self, history: History) -> IntArray:
+        """Return which of the history's events are positive, their places, latest first."""
+        return np.flatnonzero(self._labels(history) > 0.5)
+
+    def _labels(self, history: History) -> Scores:
+        """Return the label of each event of the history, nan where it carries none."""
         values = history.values
         if self.task.kind is Kind.REGRESSION:
             label = values
@@ -85,8 +95,7 @@ class Signals:
             label = np.ones_like(values)
         else:
             label = np.where(np.isnan(values), np.nan, values >= self.task.positive_at)
-        kept = self._carries[history.behaviours] & ~np.isnan(label)
-        return history.items[kept] - self.rows.start, label[kept].astype(np.float64)
+        return np.where(self._carries[history.behaviours], label, np.nan).astype(np.float64)
 
     def liked(self, history: History) -> IntArray:
         """Return the items the history marks as positive, ascending."""

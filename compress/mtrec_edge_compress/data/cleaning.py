@@ -117,10 +117,20 @@ def _clean_texts(texts: pl.DataFrame, tasks: tuple[TaskSpec, ...], dropped: Coun
             labels = pl.col(task.column)
             even = labels.is_null() | (labels.list.len() == pl.col("tokens").list.len())
             texts = _keep(texts, even, reason="texts: labels and tokens differ in number", dropped=dropped)
-    latest_last = texts.with_row_index("row").sort("fold", maintain_order=True)
-    kept = _distinct(latest_last, ["domain", "text"], reason="texts: same text", dropped=dropped)
-    texts = kept.sort("row").drop("row")
+    texts = _distinct_texts(texts, reason="texts: same text", dropped=dropped)
     return _clear_unknown_labels(texts, [t for t in tasks if t.source == "texts"], table="texts", dropped=dropped)
+
+
+def without_equal_texts(dataset: Dataset) -> Cleaned:
+    """Return the dataset without texts that scrubbing made equal, the one in the latest fold stays."""
+    dropped: Counter[str] = Counter()
+    texts = _distinct_texts(dataset.texts, reason="texts: same text once scrubbed", dropped=dropped)
+    return Cleaned(replace(dataset, texts=texts), dict(dropped))
+
+
+def _distinct_texts(texts: pl.DataFrame, *, reason: str, dropped: Counter[str]) -> pl.DataFrame:
+    latest_last = texts.with_row_index("row").sort("fold", maintain_order=True)
+    return _distinct(latest_last, ["domain", "text"], reason=reason, dropped=dropped).sort("row").drop("row")
 
 
 def _clear_unknown_labels(

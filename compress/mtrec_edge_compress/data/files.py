@@ -64,7 +64,8 @@ def _value(value: Value) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return json.dumps(value).replace("\x7f", "\\u007f")  # JSON's escapes are TOML's, but for this one
+        # what JSON escapes TOML does, but for this one; beyond ASCII JSON would write surrogates, which TOML forbids
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, int | float):
         return repr(value)
     return "[" + ", ".join(_value(item) for item in value) + "]"

@@ -40,7 +40,9 @@ _URL = re.compile(r"\b(?:(?:https?|ftp)://|www\.)[^\s<>\[\]\"']+", re.IGNORECASE
 _URL_SECRET = re.compile(  # what in a path can only be a token: a long run of letters and digits, or a UUID
     r"(?=[A-Za-z]*\d)(?=\d*[A-Za-z])[A-Za-z0-9]{20,}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE
 )
-_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w-])")
+_EMAIL = re.compile(
+    r"(?<![\w.+-])[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}(?:xn--[a-z0-9-]{1,59}|[^\W\d_]{2,24})(?![\w-])", re.IGNORECASE
+)
 _IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?=[ -]?[A-Z0-9])", re.IGNORECASE)
 _IBAN_LENGTHS = (
     "AD24 AE23 AT20 BA20 BE16 BG22 BR29 CH21 CY28 CZ24 DE22 DK18 EE20 ES24 FI18 FR27 GB22 GE22 GI23 GR27 HR21 HU28 "
@@ -56,13 +58,19 @@ _IPV4 = re.compile(r"(?<![\w.])(?<!v )(?<!version )(?=[\d.]*\d\d)(?:\d{1,3}\.){3
 _IPV6 = re.compile(r"(?<![\w:])(?=[0-9a-f:]*\d)[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){3,7}(?![\w:])", re.IGNORECASE)
 _SEVEN_DIGITS = re.compile(r"\d(?:\D{0,3}\d){6}")
 _SEPARATOR = re.compile(r"[\s().\-/]")
-_ANNOUNCED = re.compile(r"(?:tel|phone|call|mobile|cell|fax|whatsapp)\w*[.:\s]*$", re.IGNORECASE)
+_ANNOUNCED = re.compile(  # a run of 7 to 15 digits behind such a word, of whatever country; two years are none
+    r"\b(?:tel|phone|call|mobile|cell|fax|whatsapp)[^\W\d_]*[.:\s]*"
+    r"(?!(?:19|20)\d\d\W{1,3}(?:19|20)\d\d(?!\w))(?P<number>\(?\d(?:[\s().\-/]{0,2}\d){6,14})(?!\w)",
+    re.IGNORECASE,
+)
 _ISBN = re.compile(r"isbn[\s:#-]*(?:1[03][\s:]*)?$", re.IGNORECASE)
 
 
 def find_personal_data(text: str) -> list[Find]:
     """Return the finds in a text, in order, none overlapping; what an earlier kind took is not looked at again."""
-    if not any(character.isdigit() for character in text) and "@" not in text and "://" not in text:
+    if not any(character.isdigit() for character in text) and not any(
+        sign in text.lower() for sign in ("@", "://", "www.")
+    ):
         return []
     finds: list[Find] = []
     for search in (_links, _emails, _ibans, _cards, _ips, _phones):
@@ -137,6 +145,8 @@ def _ips(text: str) -> Iterator[Find]:
 def _phones(text: str) -> Iterator[Find]:
     if not _SEVEN_DIGITS.search(text):
         return
+    for announced in _ANNOUNCED.finditer(text):
+        yield _find(announced.start("number"), announced.end("number"), PersonalData.PHONE)
     for region in NATIONAL_REGIONS:
         for match in phonenumbers.PhoneNumberMatcher(text, region, leniency=phonenumbers.Leniency.VALID):
             if _is_phone(text, match, region):
@@ -149,8 +159,6 @@ def _is_phone(text: str, match: phonenumbers.PhoneNumberMatch, region: str) -> b
         return True
     if _ISBN.search(before):
         return False
-    if _ANNOUNCED.search(before):
-        return True
     grouped = phonenumbers.PhoneNumberMatcher(
         written, region, leniency=phonenumbers.Leniency.STRICT_GROUPING
     ).has_next()

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from mtrec_edge_compress.data.adapters import Adapter, read_source
-from mtrec_edge_compress.data.cleaning import Cleaned, clean
+from mtrec_edge_compress.data.cleaning import Cleaned, clean, without_equal_texts
 from mtrec_edge_compress.data.privacy import load_key, pseudonymise, scrub
 from mtrec_edge_compress.data.report import Report, SourceReport, make_report, table_sizes
 from mtrec_edge_compress.data.schema import Dataset
@@ -115,18 +115,19 @@ def _prepare_source(
     _refuse_emptied(raw, cleaned, source)
     dataset = cleaned.dataset if users is None else draw_users(cleaned.dataset, users, seed=seed)
     scrubbed = scrub(dataset)
-    dropped = dict(cleaned.dropped)
+    distinct = without_equal_texts(scrubbed.dataset)
+    dropped = {**cleaned.dropped, **distinct.dropped}
     if len(dataset.events) < len(cleaned.dataset.events):
         dropped["events: user not in the sample"] = len(cleaned.dataset.events) - len(dataset.events)
     report = SourceReport(
         adapter=adapter.value,
         name=raw.name,
         read=table_sizes(raw),
-        kept=table_sizes(scrubbed.dataset),
+        kept=table_sizes(distinct.dataset),
         dropped=dropped,
         scrubbed=scrubbed.replaced,
     )
-    return pseudonymise(scrubbed.dataset, key), report
+    return pseudonymise(distinct.dataset, key), report
 
 
 def _refuse_emptied(raw: Dataset, cleaned: Cleaned, source: Path) -> None:

@@ -166,7 +166,8 @@ class TaskSpec:
 
     def row(self) -> dict[str, Any]:
         """Return the task as `dataset.toml` states it, without what is absent."""
-        return {key: value for key, value in asdict(self).items() if value not in ("", (), None, False)}
+        absent = ("", (), None)
+        return {name: value for name, value in asdict(self).items() if value not in absent and value is not False}
 
     def device_task(self) -> Task:
         """Return what the device needs to know of this task."""

@@ -92,16 +92,28 @@ def _fold_events(events: pl.DataFrame, seed: int, events_by: EventsBy) -> pl.Dat
     timeless = (pl.col("timestamp") == 0).all().over("domain", "behaviour")
     alike = pl.when(timeless).then(pl.concat_str("domain", "behaviour", separator="\x1f")).otherwise(pl.lit(""))
     timed = pl.col("timestamp").n_unique().over("domain") > 1
-    in_domain = pl.when(timed & ~timeless & pl.lit(events_by == "time")).then(place.over("domain", "alike"))
+    company = pl.col("domain").replace_strict(_companies(events), return_dtype=pl.Int64)
+    at_once = pl.when(timed & ~timeless & pl.lit(events_by == "time")).then(place.over("company", "alike"))
     return (
         events.with_row_index("row")
-        .with_columns(first_seen.alias("user"), alike.alias("alike"), pl.Series("chance", chance))
+        .with_columns(
+            first_seen.alias("user"), alike.alias("alike"), company.alias("company"), pl.Series("chance", chance)
+        )
         .sort("timestamp", "chance")
-        .with_columns(in_domain.alias("in_domain"))
+        .with_columns(at_once.alias("at_once"))
         .sort("user", "timestamp", "chance")
-        .with_columns(fold_of_share(pl.coalesce("in_domain", place.over("user", "alike"))).alias("fold"))
-        .drop("row", "user", "alike", "chance", "in_domain")
+        .with_columns(fold_of_share(pl.coalesce("at_once", place.over("user", "alike"))).alias("fold"))
+        .drop("row", "user", "alike", "company", "chance", "at_once")
     )
+
+
+def _companies(events: pl.DataFrame) -> dict[str, int]:
+    """Return a number for each domain, the same for domains that share users, directly or through others."""
+    company = {domain: number for number, domain in enumerate(events["domain"].unique(maintain_order=True))}
+    for shared in events.group_by("user_id").agg(pl.col("domain").unique())["domain"].unique().to_list():
+        joined = {company[domain] for domain in shared}
+        company = {domain: min(joined) if number in joined else number for domain, number in company.items()}
+    return company
 
 
 def _fold_rows(frame: pl.DataFrame, key: str, seed: int) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from mtrec_edge_runtime.metrics.ranking import (
     recall,
     top_items,
 )
-from mtrec_edge_runtime.metrics.spans import span_counts, span_f1, spans
+from mtrec_edge_runtime.metrics.spans import span_counts, span_f1, span_f1_of, spans
 from mtrec_edge_runtime.metrics.values import mae, rmse
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "sigmoid",
     "span_counts",
     "span_f1",
+    "span_f1_of",
     "spans",
     "top_items",
     "user_auc",

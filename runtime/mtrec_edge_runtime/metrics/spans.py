@@ -4,6 +4,10 @@ A label is `O` or a letter of `B I E S`, a dash and a type. A span must match in
 """
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from mtrec_edge_runtime.errors import InputError
 
@@ -48,5 +52,10 @@ def span_f1(predicted: Sequence[Sequence[str]], true: Sequence[Sequence[str]]) -
     Tjong Kim Sang and De Meulder 2003, "Introduction to the CoNLL-2003 shared task"; Nakayama 2018, seqeval.
     """
     counts = [span_counts(p, t) for p, t in zip(predicted, true, strict=True)]
-    total = sum(both for _, both in counts)
-    return 2.0 * sum(right for right, _ in counts) / total if total else float("nan")
+    return span_f1_of(*np.array(counts, np.int64).reshape(-1, 2).T)
+
+
+def span_f1_of(hits: npt.NDArray[Any], both: npt.NDArray[Any]) -> float:
+    """Return `span_f1` from what `span_counts` found in each text, (texts,) each."""
+    total = int(both.sum())
+    return 2.0 * int(hits.sum()) / total if total else float("nan")
