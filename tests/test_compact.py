@@ -79,6 +79,19 @@ def test_narrower_words_are_the_best_rank_there_is_and_keep_their_mean() -> None
         assert float((found - before).square().sum()) == pytest.approx(float(lost), rel=1e-3)
 
 
+@torch.no_grad()
+def test_words_are_never_wider_than_there_are_words() -> None:
+    student = compact_from_bert(tiny_bert(), [0], token_ids=range(6), embedding_size=20, positions=10)
+    assert student.shape.embedding_size == student.embeddings.word.embedding_dim == 6
+
+
+def test_layers_that_compute_another_activation_are_refused() -> None:
+    bert = tiny_bert()
+    bert.config.hidden_act = "relu"
+    with pytest.raises(StageError, match="a student's layers compute gelu, the encoder's 'relu'"):
+        compact_from_bert(bert, [0], token_ids=[0, 1], embedding_size=32, positions=10)
+
+
 def test_a_backbone_without_bert_layers_is_refused() -> None:
     with pytest.raises(StageError, match=r"cannot be started from the layers of CompactBert.*student\.encoder"):
         compact_from_bert(

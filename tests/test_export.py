@@ -78,6 +78,23 @@ def test_parity_sees_a_changed_weight(tmp_path):
     )
 
 
+def test_parity_sees_what_is_no_number(tmp_path):
+    model = student_model()
+    export_onnx(model, tmp_path)
+    with torch.no_grad():
+        model.text.projection.bias[0] = torch.nan
+    graphs = Graphs(tmp_path, "fp32", model.outputs)
+    assert torch_parity(model, graphs, vocabulary=VOCABULARY, max_tokens=MAX_TOKENS) == np.inf
+
+
+def test_parity_is_asked_of_users_without_a_history():
+    masks = [
+        random_ranker_inputs(np.random.default_rng(0), student_model(), batch=batch, events=4)["history_mask"]
+        for batch in (1, 5)
+    ]
+    assert masks[0].sum() == 4 and masks[1].sum(axis=1).min() == 0 and masks[1].sum(axis=1).max() == 4
+
+
 def test_export_leaves_the_model_in_training_mode(tmp_path):
     model = student_model().train()
     export_onnx(model, tmp_path / "deep" / "teacher")

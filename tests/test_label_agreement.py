@@ -47,6 +47,25 @@ def test_an_encoder_agrees_with_itself(arrays: Arrays) -> None:
     assert all(figures == {"label_agreement": 1.0, "loss_low": 0.0} for figures in found.values())
 
 
+def test_a_word_that_was_cut_off_says_nothing(arrays: Arrays) -> None:
+    def cut(encoded: Encoded) -> Encoded:
+        words = {
+            name: {row: np.where(np.arange(len(logits))[:, None] < 1, logits, 0) for row, logits in found.items()}
+            for name, found in encoded.word_logits.items()
+        }
+        return Encoded(encoded.vectors, encoded.logits, words)
+
+    name = next(task.name for task in arrays.tasks if task.kind is Kind.TOKEN)
+    wrong = oracle(arrays, wrong=0.6)
+    firsts = [
+        wrong.word_logits[name][row][0].argmax() == logits[0].argmax()
+        for row, logits in oracle(arrays).word_logits[name].items()
+        if len(logits)
+    ]
+    found = label_agreement(cut(oracle(arrays)), cut(wrong), arrays)
+    assert found[name]["label_agreement"] == pytest.approx(np.mean(firsts))
+
+
 def test_changed_labels_are_counted_on_every_text(arrays: Arrays) -> None:
     found = label_agreement(oracle(arrays), oracle(arrays, wrong=0.6), arrays)
     for figures in found.values():

@@ -7,11 +7,13 @@ import onnx
 import pytest
 import torch
 from scipy.stats import kendalltau
-from tiny_models import TASKS, VOCABULARY, bert_model, id_rows, student_model, with_tasks
+from tiny_models import MAX_TOKENS, SHAPE, TASKS, VOCABULARY, bert_model, id_rows, student_model, with_tasks
 
 from mtrec_edge_compress import candidates
+from mtrec_edge_compress.compact import CompactBert, CompactShape
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.graphs import ENCODERS, Graphs
+from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.onnx_graph import byte_ledger, weights_of
 from mtrec_edge_compress.quantize import quantize
 from mtrec_edge_compress.recipe import Quantize
@@ -276,6 +278,43 @@ def test_candidates_are_measured_and_the_fastest_that_passes_is_kept(folder, tmp
     size, usual = ((path / "encoder.onnx").stat().st_size for path in (tmp_path, folder / "int8"))
     weights = [(path / "encoder.bin").stat().st_size for path in (tmp_path, folder / "int8")]
     assert weights[0] <= 1.05 * weights[1] and size < 1.3 * usual
+
+
+def test_candidates_are_timed_on_texts_that_are_served(tmp_path, monkeypatch):
+    monkeypatch.setattr(candidates, "SAMPLING", Sampling(samples=5, seconds=0.0, warmup_runs=1, warmup_seconds=0.0))
+    export_onnx(student_model(), tmp_path)
+    short = [ids[:8] for ids in id_rows()]
+    assert quantize(tmp_path, tmp_path / "int8", short, Quantize(candidates=True))["candidate"]
+
+
+def test_where_there_is_no_product_nothing_is_quantized(tmp_path):
+    """Words alone, as wide as the vector's projection reads: the lookup is INT8, the projection stays in floats."""
+    shape = CompactShape(VOCABULARY, 32, 32, 16, MAX_TOKENS, ())
+    model = MultiTaskModel(CompactBert(shape), 32, SHAPE, TASKS).eval()
+    export_onnx(model, tmp_path)
+    quantize(tmp_path, tmp_path / "int8", id_rows())
+    for name in ENCODERS.values():
+        if (tmp_path / "int8" / name).is_file():
+            operators = {node.op_type for node in onnx.load(tmp_path / "int8" / name).graph.node}
+            assert not operators & {"MatMulInteger", "DynamicQuantizeLinear"}
+    expected = Graphs(tmp_path, "fp32").encode(id_rows()).vectors
+    for variant in ("fast", "exact"):
+        found = Graphs(tmp_path / "int8", variant).encode(id_rows()).vectors
+        assert (expected * found).sum(axis=1).min() > 0.99
+
+
+def test_many_channels_apart_are_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr("mtrec_edge_compress.quantize.MAX_FP32_BYTES", 64)
+    model = student_model()
+    with torch.no_grad():
+        for layer in model.text.backbone.layers:
+            layer.attention_norm.weight[3] = 40.0
+            layer.up.weight[:, 3] /= 40.0
+    export_onnx(model, tmp_path)
+    try:
+        quantize(tmp_path, tmp_path / "int8", id_rows(seed=1))
+    except StageError as error:  # of what else is in floats, not of the channels
+        assert ".apart" not in str(error)
 
 
 def test_a_channel_apart_is_quantized_without_it(tmp_path):

@@ -22,6 +22,8 @@ def activations(model: Any, tensors: Sequence[str], texts: Sequence[IntArray]) -
         tensors: names of inner tensors (1, tokens, channels) or (1, channels).
         texts: token ids.
     """
+    if not tensors:  # ONNX Runtime takes "none" for "all"
+        return
     watched = onnx.ModelProto.FromString(model.SerializeToString(deterministic=True))
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in tensors)
     with tempfile.TemporaryDirectory() as folder:

@@ -179,6 +179,7 @@ def narrow_words(backbone: CompactBert, size: int) -> None:
     words = backbone.embeddings
     if size >= words.word.embedding_dim:
         return
+    size = min(size, words.word.num_embeddings)
     rows = words.expand(words.word.weight)  # (vocabulary, hidden)
     mean = rows.mean(0)
     left, sizes, right = torch.linalg.svd(rows - mean, full_matrices=False)
@@ -196,6 +197,11 @@ def check_layers(bert: PreTrainedModel) -> None:
         raise StageError(
             f"a student cannot be started from the layers of {type(bert).__name__}; the next step: use a BertModel "
             "as the teacher's encoder, or give the student one of its own with --set student.encoder=PATH"
+        )
+    if (activation := bert.config.hidden_act) != "gelu":
+        raise StageError(
+            f"a student's layers compute gelu, the encoder's {activation!r}; the next step: an encoder with gelu, or "
+            "--set student.encoder=PATH"
         )
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtrec_edge_compress.compact import CompactBert, Embeddings
+from mtrec_edge_compress.compact import CompactBert, Embeddings, Layer
 from mtrec_edge_compress.data.arrays import FloatArray, IntArray
 from mtrec_edge_compress.lookup_tables import (
     MIN_TABLE_BYTES,
@@ -35,7 +35,7 @@ from mtrec_edge_compress.model import MultiTaskModel
 from mtrec_edge_compress.quantize import MAX_FP32_HEAD_BYTES
 from mtrec_edge_compress.recipe import Quantize
 from mtrec_edge_compress.rounding import LARGEST, column_scales
-from mtrec_edge_compress.smooth import channel_scales
+from mtrec_edge_compress.smooth import APART, APART_STATES, channel_scales
 
 LEVELS = 255  # steps of an unsigned activation
 
@@ -56,8 +56,9 @@ def fake_quantized(student: MultiTaskModel, texts: Sequence[IntArray], settings:
     products = products_of(student)
     widths = _channel_widths(student, products, texts)
     with ExitStack() as opened:
+        normalised = {part for layer in backbone.layers for part in _reading_states(layer)}
         for product, width in zip(products, widths, strict=True):
-            scales = torch.from_numpy(channel_scales(width))
+            scales = torch.from_numpy(channel_scales(width, APART_STATES if product in normalised else APART))
             opened.enter_context(_answering(product, partial(_product, product, scales, settings.reduce_range)))
         opened.enter_context(_looking_up(backbone, settings.word_bits))
         yield
@@ -121,6 +122,12 @@ def products_of(student: MultiTaskModel) -> list[nn.Linear]:
     layers = [part for part in student.text.backbone.modules() if isinstance(part, nn.Linear)]
     projection = student.text.projection
     return [*layers, projection] if projection.weight.numel() * 4 > MAX_FP32_HEAD_BYTES else layers
+
+
+def _reading_states(layer: nn.Module) -> tuple[nn.Module, ...]:
+    """Return the products of a layer that read normalised states, whose wide channels the graph leaves longer."""
+    assert isinstance(layer, Layer)
+    return layer.query, layer.key, layer.value, layer.up
 
 
 def straight_through(exact: Tensor, rounded: Tensor) -> Tensor:

@@ -58,6 +58,11 @@ def fuse_teachers(job: Job, model: MultiTaskModel, encoded: Encoded, folder: Pat
     save_encoded(fuse_encoded(parts), folder / "soft")
 
 
+def first_calibrated(folder: Path, encoded: Encoded) -> Encoded:
+    """Return what the first teacher encoded of other texts as `fuse_teachers` calibrated it."""
+    return calibrated(encoded, json.loads((folder / "temperatures.json").read_text())[0])
+
+
 def load_fused(
     folder: Path, teacher: MultiTaskModel, encoded: Encoded, device: torch.device
 ) -> tuple[Encoded, FusedPairs]:

@@ -122,6 +122,7 @@ def _train(job: Job, training: StudentTraining, folder: Path) -> None:
             label="heal INT8",
             number=recipe.prune.rounds + 2,
             validate=job.validator(job.student_tokens, settings.precision),
+            word_bits=recipe.quantize.word_bits,
         )
 
 

@@ -11,8 +11,10 @@ from mtrec_edge_compress.data.arrays import Arrays, IntArray
 from mtrec_edge_compress.data.schema import Fold, TaskSpec
 from mtrec_edge_compress.encoding import Encoded
 from mtrec_edge_runtime import metrics
+from mtrec_edge_runtime.recommender import OUTSIDE
 from mtrec_edge_runtime.tasks import Kind
 
+CUT = -1  # in place of a word's label
 Counts = tuple[IntArray, IntArray]  # of each text: spans found rightly, spans in truth and prediction together
 
 
@@ -30,8 +32,9 @@ def label_agreement(
     for task in arrays.tasks:
         rows = _texts_of(arrays, task, with_test=fold is Fold.TEST)
         if task.source != "events" and len(rows):
-            first, second = (_labels(encoded, task, rows) for encoded in (reference, other))
-            found[task.name] = {"label_agreement": float(np.mean(np.concatenate(first) == np.concatenate(second)))}
+            first, second = (np.concatenate(_labels(encoded, task, rows)) for encoded in (reference, other))
+            read = first != CUT  # nothing is said of a word that was cut off
+            found[task.name] = {"label_agreement": float(np.mean(first[read] == second[read]))} if read.any() else {}
             low = _least_loss(arrays, task, reference, other, fold)
             if not np.isnan(low):
                 found[task.name]["loss_low"] = low
@@ -49,9 +52,10 @@ def _texts_of(arrays: Arrays, task: TaskSpec, *, with_test: bool) -> IntArray:
 
 
 def _labels(encoded: Encoded, task: TaskSpec, rows: IntArray) -> list[IntArray]:
-    """Return the label numbers of each text: one, or one a word."""
+    """Return the label numbers of each text: one, or one a word, CUT where that was cut off."""
     if task.kind is Kind.TOKEN:
-        return [encoded.word_logits[task.name][row].argmax(-1) for row in rows.tolist()]
+        words = [encoded.word_logits[task.name][row] for row in rows.tolist()]
+        return [np.where(logits.any(-1), logits.argmax(-1), CUT) for logits in words]
     return [*encoded.logits[task.name][rows].argmax(-1)[:, None]]
 
 
@@ -80,7 +84,11 @@ def _least_loss(arrays: Arrays, task: TaskSpec, reference: Encoded, other: Encod
 
 
 def _span_counts(task: TaskSpec, found: list[IntArray], true: list[IntArray]) -> Counts:
-    names = [[task.labels[label] for label in text] for text in (*found, *true)]
+    labels = (
+        *task.labels,
+        OUTSIDE if OUTSIDE in task.labels else task.labels[0],
+    )  # CUT is the last, as the device has it
+    names = [[labels[label] for label in text] for text in (*found, *true)]
     pairs = zip(names[: len(found)], names[len(found) :], strict=True)
     hits, both = np.array([metrics.span_counts(ours, theirs) for ours, theirs in pairs]).T
     return hits, both

@@ -3,6 +3,7 @@
 Knows nothing of quantization or of data.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,14 +46,14 @@ def _lengths(wanted: tuple[float, ...], longest: int) -> list[int]:
 
 
 def random_ranker_inputs(rng: np.random.Generator, model: MultiTaskModel, *, batch: int, events: int) -> dict[str, Any]:
-    """Return what `MultiTaskModel.rank` and `ranker.onnx` take; histories of every length up to `events`."""
+    """Return what `MultiTaskModel.rank` and `ranker.onnx` take; histories of every length up to `events`, none too."""
     items = 3 * events + batch
     return {
         "history": _unit(rng.normal(size=(batch, events, model.vector_size))),
         "behaviour": rng.integers(0, model.shape.behaviours, (batch, events)),
         "value": rng.normal(size=(batch, events)).astype(np.float32),
         "age": np.tile(np.arange(events), (batch, 1)),
-        "history_mask": _ragged_mask(rng, batch, events),
+        "history_mask": _ragged_mask(rng, batch, events, least=0),
         "candidates": _unit(rng.normal(size=(batch, items, model.vector_size))),
         "priors": rng.random((batch, items, PRIORS)).astype(np.float32),
         "affinity": rng.normal(size=(batch, items, events)).astype(np.float32),
@@ -64,13 +65,15 @@ def _unit(vectors: Any) -> FloatArray:
     return unit
 
 
-def _ragged_mask(rng: np.random.Generator, rows: int, columns: int) -> IntArray:
-    """Return a mask (rows, columns) whose first row is full and whose others end anywhere."""
+def _ragged_mask(rng: np.random.Generator, rows: int, columns: int, least: int = 1) -> IntArray:
+    """Return a mask (rows, columns) whose first row is full, whose last has `least`, and whose others end anywhere."""
     lengths = rng.integers(1, columns + 1, rows)
+    lengths[-1] = least
     lengths[0] = columns
     return (np.arange(columns) < lengths[:, None]).astype(np.int64)
 
 
 def _difference(expected: Mapping[str, torch.Tensor], found: Mapping[str, FloatArray]) -> float:
     pairs = ((value.numpy(), found[name]) for name, value in expected.items())
-    return max(float((np.abs(a - b) / np.maximum(1, np.abs(a))).max()) for a, b in pairs)
+    greatest = [float((np.abs(a - b) / np.maximum(1, np.abs(a))).max()) for a, b in pairs]
+    return max(math.inf if math.isnan(value) else value for value in greatest)

@@ -19,6 +19,7 @@ from mtrec_edge_compress.compact import CompactBert, Layer, narrow_words
 from mtrec_edge_compress.cores import every_core
 from mtrec_edge_compress.device import open_device
 from mtrec_edge_compress.latency_table import LatencyTable, measure_table
+from mtrec_edge_compress.lookup_tables import WordBits
 from mtrec_edge_compress.recipe import Prune
 from mtrec_edge_compress.student_learner import StudentLearner, compact_backbone
 from mtrec_edge_compress.student_training import StudentTraining
@@ -84,26 +85,33 @@ def keep_units(scores: list[Tensor], keep: int) -> list[Tensor]:
 
 
 def keep_within(
-    scores: tuple[list[Tensor], list[Tensor]], table: LatencyTable, max_ms: float
+    scores: tuple[list[Tensor], list[Tensor]],
+    kept: tuple[list[Tensor], list[Tensor]],
+    table: LatencyTable,
+    max_ms: float,
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the heads and units each layer keeps so that the encoder is predicted to take at most `max_ms`.
+    """Return which of the `kept` heads and units each layer keeps so that the encoder is predicted to take `max_ms`.
 
     What is worth least for the time it takes goes first, a head or a group of 16 units at a time; a layer keeps one of
-    each. When that is still too slow, that is what is kept: `budget.max_ms` judges it.
+    each, and what takes no time stays. A head's worth is its share of the importance of all heads, a unit's of all
+    units. When that is still too slow, that is what is kept: `budget.max_ms` judges it.
     """
-    heads = [part.argsort(descending=True).tolist() for part in scores[0]]  # the last is worth least
-    units = [part.argsort(descending=True).tolist() for part in scores[1]]
+    worths = [[part / sum(float(p.sum()) for p in parts) for part in parts] for parts in scores]
+    heads, units = (
+        [sorted(own.tolist(), key=part.__getitem__, reverse=True) for part, own in zip(parts, of_kind, strict=True)]
+        for parts, of_kind in zip(worths, kept, strict=True)
+    )  # the last is worth least
     while table.predict([(len(h), len(u)) for h, u in zip(heads, units, strict=True)]) > max_ms:
         worth = [
-            (float(part[kept[-count:]].sum()) / max(count * cost, 1e-9), kept, count)
-            for parts, lists, count, cost in ((scores[0], heads, 1, table.head), (scores[1], units, 16, table.unit))
-            for part, kept in zip(parts, lists, strict=True)
-            if len(kept) > count
+            (float(part[own[-count:]].sum()) / (count * cost), own, count)
+            for parts, lists, count, cost in ((worths[0], heads, 1, table.head), (worths[1], units, 16, table.unit))
+            for part, own in zip(parts, lists, strict=True)
+            if len(own) > count and cost > 0
         ]
         if not worth:
             break
-        _, kept, count = min(worth, key=lambda candidate: candidate[0])
-        del kept[-count:]
+        _, own, count = min(worth, key=lambda candidate: candidate[0])
+        del own[-count:]
     return [torch.tensor(sorted(part)) for part in heads], [torch.tensor(sorted(part)) for part in units]
 
 
@@ -151,7 +159,8 @@ def prune(training: StudentTraining, *, folder: Path, validate: Validate) -> dic
             scores = _importance(training, settings.tasks, number)
             kept = _choose(scores, whole, settings, number / rounds)
             if settings.max_ms:
-                kept = _within_time(scores, kept, whole, _table(folder, learner), settings.max_ms, number / rounds)
+                table = _table(folder, learner, bits)
+                kept = _within_time(scores, kept, whole, table, settings.max_ms, number / rounds)
             _remember(remembered, kept)
         PartialState().wait_for_everyone()
         remove_again(backbone, remembered)
@@ -226,14 +235,14 @@ def _within_time(
     longest = table.predict(whole)
     limit = longest + (max_ms - longest) * share
     shape = [(len(heads), len(units)) for heads, units in zip(*kept, strict=True)]
-    return kept if table.predict(shape) <= limit else keep_within(scores, table, limit)
+    return kept if table.predict(shape) <= limit else keep_within(scores, kept, table, limit)
 
 
-def _table(folder: Path, learner: StudentLearner) -> LatencyTable:
+def _table(folder: Path, learner: StudentLearner, bits: WordBits) -> LatencyTable:
     """Return the latency table of this machine and student, measured once and remembered in `folder`."""
     path = folder / TABLE
     if not path.is_file():
-        write_whole(path, json.dumps(asdict(measure_table(learner.model))))
+        write_whole(path, json.dumps(asdict(measure_table(learner.model, bits))))
     return LatencyTable(**json.loads(path.read_text()))
 
 

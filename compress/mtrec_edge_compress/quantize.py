@@ -50,7 +50,7 @@ from mtrec_edge_compress.recipe import Quantize
 from mtrec_edge_compress.rounding import column_scales, round_columns
 from mtrec_edge_compress.saturation import check_saturation
 from mtrec_edge_compress.sensitivity import Fallback, choose_fallback
-from mtrec_edge_compress.smooth import smooth
+from mtrec_edge_compress.smooth import ROWS_APART, smooth
 from mtrec_edge_compress.unmasked import leave_out_mask
 from mtrec_edge_runtime.errors import StageError
 from mtrec_edge_runtime.manifest import TEXT_HEADS
@@ -174,6 +174,8 @@ def _matmuls_to_quantize(model: Any) -> list[str]:
 
 def _dynamic_int8(prepared: Any, names: list[str]) -> Any:
     """Return the graph with the named MatMuls as DynamicQuantizeLinear + MatMulInteger, per column."""
+    if not names:  # the quantizer takes "none" for "all"
+        return copy_of(prepared)
     config = AutoQuantizationConfig.avx512_vnni(
         is_static=False, per_channel=True, nodes_to_quantize=names, operators_to_quantize=["MatMul"]
     )
@@ -229,7 +231,7 @@ def _check_no_large_floats(model: Any, name: str, allowed: Collection[str]) -> N
     heads = {weight for node in model.graph.node if is_head(node) for weight in node.input}
     for tensor, value in weights_of(model).items():
         limit = MAX_FP32_HEAD_BYTES if tensor in heads else MAX_FP32_BYTES
-        if tensor in allowed or tensor.endswith(".scale"):
+        if tensor in allowed or tensor.endswith((".scale", ROWS_APART)):
             continue
         if value.dtype == np.float32 and value.nbytes > limit:
             raise StageError(

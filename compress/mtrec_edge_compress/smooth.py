@@ -27,6 +27,7 @@ from mtrec_edge_compress.onnx_graph import Array, add_weight, replace_nodes, wei
 EVEN = 4.5  # times the median width: an input without a channel beyond stays as it is
 WIDE = 2.0  # likewise: what a channel is scaled down to
 APART = 5.0  # likewise: a channel beyond is multiplied apart, which takes three nodes
+ROWS_APART = ".apart"  # behind a weight's name: those of its rows that are multiplied apart, in FP32
 APART_STATES = 20.0  # likewise, of normalised states, whose wide channels cost INT8 less than an activation function's
 
 
@@ -101,10 +102,10 @@ def _even_product(model: Any, node: Any, matrix: FloatArray, scales: FloatArray)
     tensor.CopyFrom(numpy_helper.from_array(np.where(apart, 0, 1 / np.where(apart, 1, scales))[:, None] * matrix, name))
     if not apart.any():
         return [node]
-    add_weight(model, f"{name}.apart", matrix[apart])
+    add_weight(model, f"{name}{ROWS_APART}", matrix[apart])
     node.output[0] = f"{output}/even"
     product = helper.make_node(
-        "MatMul", [f"{source}/apart", f"{name}.apart"], [f"{output}/apart"], f"{node.name}/Apart"
+        "MatMul", [f"{source}/apart", f"{name}{ROWS_APART}"], [f"{output}/apart"], f"{node.name}/Apart"
     )
     return [node, product, helper.make_node("Add", [node.output[0], product.output[0]], [output], f"{node.name}/Sum")]
 

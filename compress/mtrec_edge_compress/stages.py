@@ -26,7 +26,7 @@ from mtrec_edge_compress.encoder_graph import text_heads_in
 from mtrec_edge_compress.encoding import encode_all, joined, load_encoded, model_dtype, save_encoded
 from mtrec_edge_compress.export import export_onnx
 from mtrec_edge_compress.extra_texts import ExtraText, cross_texts, save_extra, without_corpus
-from mtrec_edge_compress.fused_teachers import fuse_teachers, load_fused
+from mtrec_edge_compress.fused_teachers import first_calibrated, fuse_teachers, load_fused
 from mtrec_edge_compress.graphs import Graphs
 from mtrec_edge_compress.heal_int8 import heal
 from mtrec_edge_compress.job import COLLABORATION, EXTRA_TEXTS, PRUNING_LATENCY, Job
@@ -165,9 +165,12 @@ def _student_training(job: Job, model: MultiTaskModel | None) -> StudentTraining
         words = job.student_tokenizer
         model = new_student(job.recipe, teacher, token_ids, ends=(token_ids[words.start], token_ids[words.end]))
     encoded, pairs = load_encoded(job.folder("teacher") / "encoded"), None
+    extra = load_encoded(job.folder("augment") / "encoded")
     if len(job.teachers) > 1:  # of the extra texts the first teacher speaks alone
-        encoded, pairs = load_fused(job.folder("teacher") / "fused", teacher, encoded, job.place)
-    encoded = joined(encoded, load_encoded(job.folder("augment") / "encoded"))
+        fused = job.folder("teacher") / "fused"
+        encoded, pairs = load_fused(fused, teacher, encoded, job.place)
+        extra = first_calibrated(fused, extra)
+    encoded = joined(encoded, extra)
     asked = job.teacher_tokens.followed_by(job.tokens_of_extra(open_tokenizer(job.encoder)))
     soft = soft_targets(
         teacher,

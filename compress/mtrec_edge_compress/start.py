@@ -89,6 +89,14 @@ def new_student(
         token_ids: for each token of the trimmed vocabulary its id in the vocabulary of the encoder it starts from.
         ends: in that vocabulary, the ids of the tokens before and after every text, [CLS] and [SEP].
     """
+    with torch.random.fork_rng(devices=[]):  # what is new in it depends on the seed alone
+        torch.manual_seed(recipe.seed)
+        return _started(recipe, teacher, token_ids, ends)
+
+
+def _started(
+    recipe: Recipe, teacher: MultiTaskModel, token_ids: Sequence[int], ends: tuple[int, int]
+) -> MultiTaskModel:
     bert: PreTrainedModel = teacher.text.backbone
     if recipe.student.encoder:
         bert = load_backbone(recipe.student.encoder)
@@ -154,7 +162,6 @@ def _from_outputs(
         ((settings.heads or NEW_HEADS, settings.units or NEW_UNITS),) * settings.layers,
         dropout=settings.dropout,
     )
-    torch.manual_seed(recipe.seed)
     backbone = CompactBert(shape)
     outputs = token_outputs(bert, token_ids, ends)
     _, _, directions = torch.linalg.svd(outputs, full_matrices=False)
