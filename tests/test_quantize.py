@@ -303,14 +303,18 @@ def test_where_there_is_no_product_nothing_is_quantized(tmp_path):
         assert (expected * found).sum(axis=1).min() > 0.99
 
 
-def test_many_channels_apart_are_allowed(tmp_path, monkeypatch):
-    monkeypatch.setattr("mtrec_edge_compress.quantize.MAX_FP32_BYTES", 64)
+def with_a_wide_channel():
     model = student_model()
     with torch.no_grad():
         for layer in model.text.backbone.layers:
             layer.attention_norm.weight[3] = 40.0
             layer.up.weight[:, 3] /= 40.0
-    export_onnx(model, tmp_path)
+    return model
+
+
+def test_many_channels_apart_are_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr("mtrec_edge_compress.quantize.MAX_FP32_BYTES", 64)
+    export_onnx(with_a_wide_channel(), tmp_path)
     try:
         quantize(tmp_path, tmp_path / "int8", id_rows(seed=1))
     except StageError as error:  # of what else is in floats, not of the channels
@@ -319,12 +323,7 @@ def test_many_channels_apart_are_allowed(tmp_path, monkeypatch):
 
 def test_a_channel_apart_is_quantized_without_it(tmp_path):
     """A channel forty times as wide goes through FP32: INT8 must stay as near as if it were not there."""
-    model = student_model()
-    with torch.no_grad():
-        for layer in model.text.backbone.layers:
-            layer.attention_norm.weight[3] = 40.0
-            layer.up.weight[:, 3] /= 40.0
-    export_onnx(model, tmp_path)
+    export_onnx(with_a_wide_channel(), tmp_path)
     quantize(tmp_path, tmp_path / "int8", id_rows(seed=1))
     expected = Graphs(tmp_path, "fp32").encode(id_rows()).vectors
     for variant, name in ENCODERS.items():
