@@ -32,6 +32,7 @@ from mtrec_edge_compress.start import new_student
 from mtrec_edge_compress.student_learner import VECTOR, StudentLearner, read_as_own
 from mtrec_edge_compress.student_training import StudentTraining, of_student
 from mtrec_edge_compress.unread import unread_items
+from mtrec_edge_runtime.errors import RecipeError
 
 SAME = replace(RECIPE, student=replace(RECIPE.student, layers=2, embedding_size=0))  # the teacher's own shape
 ALL_SOFT = replace(SAME, distill=replace(SAME.distill, soft_weight=1.0))
@@ -124,12 +125,18 @@ def test_a_narrower_word_table_is_factorised() -> None:
     assert backbone.embeddings.word.weight.shape == (len(vocabulary_for(arrays)), 16)
 
 
-@pytest.mark.parametrize(("layers", "kept"), [(1, 1), (2, 2), (5, 2)])
-def test_a_student_keeps_as_many_layers_as_there_are(layers: int, kept: int) -> None:
+def test_a_student_has_as_many_layers_as_it_says_and_no_more_than_there_are() -> None:
     arrays = tiny_arrays()
-    recipe = replace(RECIPE, student=replace(RECIPE.student, layers=layers))
-    backbone = new_student(recipe, tiny_teacher(arrays), range(len(vocabulary_for(arrays))), ends=ENDS).text.backbone
-    assert isinstance(backbone, CompactBert) and len(backbone.shape.layers) == kept
+
+    def started(layers: int) -> CompactBert:
+        recipe = replace(RECIPE, student=replace(RECIPE.student, layers=layers))
+        student = new_student(recipe, tiny_teacher(arrays), range(len(vocabulary_for(arrays))), ends=ENDS)
+        assert isinstance(student.text.backbone, CompactBert)
+        return student.text.backbone
+
+    assert [len(started(layers).shape.layers) for layers in (1, 2)] == [1, 2]
+    with pytest.raises(RecipeError, match=r"student\.layers = 5: .* has 2 layers; write at most that"):
+        started(5)
 
 
 def test_the_teacher_is_no_parameter_of_the_student_learner() -> None:

@@ -51,7 +51,7 @@ def test_a_start_that_cannot_be_is_refused(mpnet: str, student: Student, kind: t
     [
         (
             Student(layers=9),
-            r"student\.layers = 9: a student starts from layers of .*, which has \d layers",
+            r"student\.layers = 9: a student starts from the layers of an encoder that has \d layers",
         ),
         (Student(layers=1, heads=64), r"student\.heads = 64: .* \d heads"),
         (Student(layers=1, units=9999), r"student\.units = 9999: .* \d+ units"),

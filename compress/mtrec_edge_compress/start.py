@@ -49,12 +49,12 @@ def check_start(recipe: Recipe, encoder: str) -> None:
     settings, words, bert = recipe.student, len(vocabulary_of(encoder)), load_backbone(encoder)
     if settings.start == "layers":
         check_layers(bert)
-        _check_copied(settings, bert, encoder)
+        _check_copied(settings, bert)
     else:
         _check_width(settings.hidden_size, bert.config.hidden_size, min(words, settings.vocabulary))
 
 
-def _check_copied(settings: Student, bert: PreTrainedModel, encoder: str) -> None:
+def _check_copied(settings: Student, bert: PreTrainedModel) -> None:
     """Refuse more layers, heads or units than there are to copy."""
     config = bert.config
     there = {
@@ -65,7 +65,7 @@ def _check_copied(settings: Student, bert: PreTrainedModel, encoder: str) -> Non
     for name, most in there.items():
         if getattr(settings, name) > most:
             raise RecipeError(
-                f"student.{name} = {getattr(settings, name)}: a student starts from layers of {encoder}, which has "
+                f"student.{name} = {getattr(settings, name)}: a student starts from the layers of an encoder that has "
                 f"{most} {name}; write at most that"
             )
 
@@ -133,6 +133,7 @@ def _on_student_states(
 
 
 def _from_layers(recipe: Recipe, bert: PreTrainedModel, token_ids: Sequence[int]) -> CompactBert:
+    _check_copied(recipe.student, bert)
     depth, hidden, size = bert.config.num_hidden_layers, bert.config.hidden_size, recipe.student.embedding_size
     kept = recipe.student.layers
     layers = [round(i) for i in np.linspace(0, depth - 1, kept)] if kept > 1 else [depth - 1]
