@@ -15,7 +15,7 @@ from mtrec_edge.cli_options import (
     prepared_option,
     recipe_argument,
 )
-from mtrec_edge.cli_text import json_option, parse_names, print_json, print_table, quiet_option
+from mtrec_edge.cli_text import SEED, json_option, parse_names, print_json, print_table, quiet_option
 
 
 @click.command()
@@ -28,7 +28,7 @@ from mtrec_edge.cli_text import json_option, parse_names, print_json, print_tabl
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=SEED,
     default=0,
     show_default=True,
     help="Seed of the synthetic world and of training.",

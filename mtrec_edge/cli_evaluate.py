@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from mtrec_edge.cli_text import json_option, print_json, profile_option, quiet_option
+from mtrec_edge.cli_text import SEED, json_option, print_json, profile_option, quiet_option
 
 
 @click.command()
@@ -19,7 +19,7 @@ from mtrec_edge.cli_text import json_option, print_json, profile_option, quiet_o
 )
 @click.option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=SEED,
     default=0,
     show_default=True,
     help="Seed of the sample and of tuning the baselines.",

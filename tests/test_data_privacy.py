@@ -33,6 +33,7 @@ def scrubbed(text: str) -> str:
         ("call +1 (212) 555-0123", "call phone"),
         ("Miriam at 781-442-0750 or", "Miriam at phone or"),
         ("tel. 7814420750", "tel. phone"),
+        ("my smartphone 7814420750", "my smartphone phone"),
         ("Telefon: 089 12345678, abends", "Telefon: phone, abends"),
         ("Tel.: 030/1234567", "Tel.: phone"),
         ("call 06 12 34 56 78", "call phone"),

@@ -51,9 +51,7 @@ def test_the_ratio_is_of_one_window_and_is_kept(bert: Path, tmp_path: Path) -> N
     quantize(tmp_path, tmp_path / "int8", id_rows())
     found = compare(bert, tmp_path / "int8", max_tokens=16)
     assert found.tokens == 16 and found.reference_bytes == bert.stat().st_size
-    assert 0 < found.low <= found.high and found.ratio == pytest.approx(
-        found.low, rel=0.5
-    )  # bounds are of fewer samples
+    assert 0 < found.low <= found.ratio <= found.high
     found.write(tmp_path / "comparison.json")
     assert read_comparison(tmp_path / "comparison.json") == found
     assert read_comparison(tmp_path / "none.json") is None

@@ -84,10 +84,8 @@ def _least_loss(arrays: Arrays, task: TaskSpec, reference: Encoded, other: Encod
 
 
 def _span_counts(task: TaskSpec, found: list[IntArray], true: list[IntArray]) -> Counts:
-    labels = (
-        *task.labels,
-        OUTSIDE if OUTSIDE in task.labels else task.labels[0],
-    )  # CUT is the last, as the device has it
+    outside = OUTSIDE if OUTSIDE in task.labels else task.labels[0]  # what the device says of a word that was cut off
+    labels = (*task.labels, outside)  # CUT is the last
     names = [[labels[label] for label in text] for text in (*found, *true)]
     pairs = zip(names[: len(found)], names[len(found) :], strict=True)
     hits, both = np.array([metrics.span_counts(ours, theirs) for ours, theirs in pairs]).T

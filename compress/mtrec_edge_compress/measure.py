@@ -64,8 +64,8 @@ def _row(job: Job, stage: Stage, encoded: Encoded, rank: RankFunction, parameter
     if stage not in ("teacher", "untaught"):  # the latter's vectors lie in a space of its own
         catalogue = teachers_catalogue(job, encoded)
         known = job.judge(encoded, rank, catalogue=catalogue).tasks
-    row = Row(stage, parameters, size_bytes, found.tasks, found.chance, found.counts, known)
-    row = replace(row, draws=unseen_draws(found, job.arrays.tasks))
+    draws = unseen_draws(found, job.arrays.tasks)
+    row = Row(stage, parameters, size_bytes, found.tasks, found.chance, found.counts, known, draws)
     if stage not in CHOSEN_AMONG:
         return row
     chosen_by = job.judge(encoded, rank, catalogue=catalogue, fold=Fold.VALIDATION)

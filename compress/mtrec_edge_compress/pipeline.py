@@ -135,10 +135,9 @@ def check_run(recipe: Recipe, arrays: Arrays, out: Path, options: RunOptions) ->
     check_budget(recipe.budget, arrays.tasks)
     check_files(recipe.augment.unlabelled)
     own = options.encoder or recipe.teacher.encoder  # "": a small random BERT
-    if own and not options.teachers:
-        check_encoder(recipe, own)
+    loaded = check_encoder(recipe, own) if own and not options.teachers else None
     if encoder := recipe.student.encoder or own:
-        check_start(recipe, encoder)
+        check_start(recipe, encoder, None if recipe.student.encoder else loaded)
 
 
 def run_through(job: Job, settings: Settings, stages: Sequence[StageOf]) -> None:

@@ -39,14 +39,17 @@ RUN_TOKENS = 512  # tokens asked about at once
 RIDGE = 1e-3  # of the mean square of the pooled states, in the closed-form start of the projection
 
 
-def check_start(recipe: Recipe, encoder: str) -> None:
+def check_start(recipe: Recipe, encoder: str, loaded: PreTrainedModel | None = None) -> None:
     """Refuse, before a teacher is trained, an encoder from which no student of this recipe can start.
+
+    `loaded` is that encoder, where it is at hand.
 
     Raises:
         StageError: it cannot be loaded, has no uncased WordPiece vocabulary, or no BERT layers where these are copied.
         RecipeError: the student would be deeper or wider than its teacher, or wider than its vocabulary.
     """
-    settings, words, bert = recipe.student, len(vocabulary_of(encoder)), load_backbone(encoder)
+    settings, words = recipe.student, len(vocabulary_of(encoder))
+    bert = load_backbone(encoder) if loaded is None else loaded
     if settings.start == "layers":
         check_layers(bert)
         _check_copied(settings, bert)

@@ -135,10 +135,12 @@ def task_weights(recipe: Recipe, arrays: Arrays) -> dict[str, float]:
     return {**known, **recipe.weights}
 
 
-def check_encoder(recipe: Recipe, encoder: str) -> None:
-    """Refuse, before anything is made, an encoder that cannot be loaded or reads too little."""
+def check_encoder(recipe: Recipe, encoder: str) -> PreTrainedModel:
+    """Return a teacher's encoder; refuse, before anything is made, one that cannot be loaded or reads too little."""
     open_tokenizer(encoder)
-    check_lengths(recipe, load_backbone(encoder), encoder)
+    backbone = load_backbone(encoder)
+    check_lengths(recipe, backbone, encoder)
+    return backbone
 
 
 def check_lengths(recipe: Recipe, backbone: PreTrainedModel, encoder: str) -> None:

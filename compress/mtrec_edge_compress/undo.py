@@ -62,7 +62,7 @@ def shortfall(budget: Budget, shares: Mapping[str, float]) -> float:
     missed = [(1 - limit) - shares[name] for name, limit in budget.max_drop.items() if name in shares]
     if budget.retention_worst:
         missed += [budget.retention_worst - share for share in shares.values()]
-    return max(0.0, *missed) if missed else 0.0
+    return max([0.0, *missed])
 
 
 def surely_fits(budget: Budget, student: Row, *, latency_ms: float) -> bool:

@@ -83,7 +83,6 @@ class Encoder:
 
     def word_logits(self, words: Sequence[str], task: str) -> list[Float32 | None]:
         """Return a token task's logits (labels,) for each word; None for one cut off at `max_tokens` or unreadable."""
-        check_text(" ".join(words))
         ids, firsts = self.tokenizer.encode_words(words, max_tokens=self.contract.max_tokens)
         logits = self.run([ids], task)[0]
         return [logits[first] if first >= 0 else None for first in firsts]

@@ -58,7 +58,7 @@ def median_ratio(numerator: Samples, denominator: Samples) -> dict[str, float]:
     picks = _resamples(above.size)
     ratios = np.median(above[picks], axis=1) / np.median(below[picks], axis=1)
     low, high = np.percentile(ratios, (2.5, 97.5))
-    value = np.median(numerator) / np.median(denominator)
+    value = np.median(above) / np.median(below)
     return {"value": round(float(value), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
 
 

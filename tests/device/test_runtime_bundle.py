@@ -306,6 +306,10 @@ def damage_priors(place: Path) -> None:
     np.save(place / "priors.npy", np.zeros((8, 3), np.float32))
 
 
+def damage_width(place: Path) -> None:
+    np.save(place / "vectors.npy", np.zeros((8, 5), np.int8))
+
+
 def damage_vectors(place: Path) -> None:
     np.save(place / "vectors.npy", np.array([{"a": "pickle"}] * 8, object), allow_pickle=True)
 
@@ -348,6 +352,7 @@ def test_an_archive_of_arrays_is_no_array(copy: Path, rehash: Callable[[Path], N
         (damage_lengths, r"lengths\.npy does not cut the 58 bytes of ids\.bin"),
         (damage_scales, "not finite"),
         (damage_priors, r"priors\.npy: float32\(8, 3\), expected float16\(8, 3\)"),
+        (damage_width, r"vectors\.npy: int8\(8, 5\), expected int8\(8, 4\)"),
         (damage_vectors, r"vectors\.npy: cannot be read as \.npy"),
         (damage_header, r"vectors\.npy: cannot be read as \.npy"),
     ],

@@ -58,8 +58,10 @@ _IPV4 = re.compile(r"(?<![\w.])(?<!v )(?<!version )(?=[\d.]*\d\d)(?:\d{1,3}\.){3
 _IPV6 = re.compile(r"(?<![\w:])(?=[0-9a-f:]*\d)[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){3,7}(?![\w:])", re.IGNORECASE)
 _SEVEN_DIGITS = re.compile(r"\d(?:\D{0,3}\d){6}")
 _SEPARATOR = re.compile(r"[\s().\-/]")
-_ANNOUNCED = re.compile(  # a run of 7 to 15 digits behind such a word, of whatever country; two years are none
-    r"\b(?:tel|phone|call|mobile|cell|fax|whatsapp)[^\W\d_]*[.:\s]*"
+_PHONE_WORDS = r"(?:tel|phone|call|mobile|cell|fax|whatsapp)"
+_ANNOUNCED = re.compile(rf"{_PHONE_WORDS}\w*[.:\s]*$", re.IGNORECASE)  # before a number of a plan that is known
+_ANY_ANNOUNCED = re.compile(  # of whatever country: 7 to 15 digits behind a word that begins so; two years are none
+    rf"\b{_PHONE_WORDS}[^\W\d_]*[.:\s]*"
     r"(?!(?:19|20)\d\d\W{1,3}(?:19|20)\d\d(?!\w))(?P<number>\(?\d(?:[\s().\-/]{0,2}\d){6,14})(?!\w)",
     re.IGNORECASE,
 )
@@ -145,7 +147,7 @@ def _ips(text: str) -> Iterator[Find]:
 def _phones(text: str) -> Iterator[Find]:
     if not _SEVEN_DIGITS.search(text):
         return
-    for announced in _ANNOUNCED.finditer(text):
+    for announced in _ANY_ANNOUNCED.finditer(text):
         yield _find(announced.start("number"), announced.end("number"), PersonalData.PHONE)
     for region in NATIONAL_REGIONS:
         for match in phonenumbers.PhoneNumberMatcher(text, region, leniency=phonenumbers.Leniency.VALID):
@@ -159,6 +161,8 @@ def _is_phone(text: str, match: phonenumbers.PhoneNumberMatch, region: str) -> b
         return True
     if _ISBN.search(before):
         return False
+    if _ANNOUNCED.search(before):
+        return True
     grouped = phonenumbers.PhoneNumberMatcher(
         written, region, leniency=phonenumbers.Leniency.STRICT_GROUPING
     ).has_next()
