@@ -57,7 +57,6 @@ def movielens(folder: Path) -> Path:
         movies__csv='movieId,title,genres\n1,Toy Story (1995),Animation|Comedy\n2,"Heat, The (1995)",Action\n'
         "3,Nothing (2000),(no genres listed)\n",
         ratings__csv="userId,movieId,rating,timestamp\n1,1,4.0,30\n1,2,3.5,20\n2,1,0.5,10\n2,3,5.0,40\n",
-        tags__csv="userId,movieId,tag,timestamp\n1,1,Pixar,1\n2,1,pixar,2\n2,1,fun,3\n1,2,,4\n",
         links__csv="movieId,imdbId,tmdbId\n1,01,862\n2,02,\n3,03,900\n",
     )
 
@@ -86,7 +85,8 @@ def lastfm(folder: Path) -> Path:
         artists__dat='id\tname\turl\tpictureURL\n1\tMALICE "M" MIZER\tu\tp\n2\tBeyoncé\tu\tp\n',
         user_artists__dat="userID\tartistID\tweight\n5\t1\t100\n5\t2\t1\n6\t2\t10\n",
         user_taggedartists__dat=head + "5\t1\t1\t1\t1\t2009\n6\t1\t2\t1\t1\t2009\n6\t2\t3\t1\t1\t2009\n",
-        user_taggedartists_2__dat=head + "7\t1\t2\t1\t1\t2009\n7\t9\t1\t1\t1\t2009\n",
+        user_taggedartists_2__dat=head
+        + "7\t1\t2\t1\t1\t2009\n8\t1\t1\t1\t1\t2009\n8\t1\t2\t1\t1\t2009\n7\t9\t1\t1\t1\t2009\n",
     )
     (folder / "tags.dat").write_bytes("tagID\ttagValue\n1\tgothic\n2\tvisual kei\n3\tpop français\n".encode("latin-1"))
     return folder

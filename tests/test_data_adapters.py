@@ -27,20 +27,26 @@ def test_every_adapter_gives_a_dataset_that_keeps_the_contract_once_cleaned_and_
     adapter: Adapter, tmp_path: Path
 ) -> None:
     source_folders.write_zip(
-        tmp_path / "tmdb5000" / "tmdb_5000_movies.csv.zip", {"t.csv": "id,overview\n862,Led by Woody.\n"}
+        tmp_path / "tmdb5000" / "tmdb_5000_movies.csv.zip", {"t.csv": "id,overview,keywords\n862,Led by Woody.,[]\n"}
     )
     split(clean(read(adapter, tmp_path / "source")).dataset).check()
 
 
-def test_movielens_puts_tags_and_overview_but_no_genre_into_the_text(tmp_path: Path) -> None:
+def test_movielens_puts_keywords_and_overview_but_neither_genre_nor_tags_of_users_into_the_text(tmp_path: Path) -> None:
+    keywords = '"[{""id"": 1, ""name"": ""toy""}, {""id"": 2, ""name"": ""boy""}]"'
     source_folders.write_zip(
         tmp_path / "tmdb5000" / "tmdb_5000_movies.csv.zip",
-        {"t.csv": 'id,overview\n862,"Led by Woody, toys live."\n111,Other\n', "__MACOSX/._t.csv": "x"},
+        {
+            "t.csv": f'id,keywords,overview\n862,{keywords},"Led by Woody, toys live."\n111,[],Other\n',
+            "__MACOSX/._t.csv": "x",
+        },
     )
-    dataset = read(Adapter.MOVIELENS, tmp_path / "ml")
+    folder = source_folders.movielens(tmp_path / "ml")
+    (folder / "tags.csv").write_text("userId,movieId,tag,timestamp\n1,1,pixar,1\n")
+    dataset = read_source(Adapter.MOVIELENS, folder)
     toy, heat, nothing = dataset.items.iter_rows(named=True)
     assert (toy["title"], toy["tags"], toy["description"], toy["genre"]) == (
-        *("Toy Story (1995)", ["pixar", "fun"], "Led by Woody, toys live."),
+        *("Toy Story (1995)", ["toy", "boy"], "Led by Woody, toys live."),
         "Animation",
     )
     assert (heat["title"], heat["tags"], heat["description"], heat["genre"]) == (
@@ -50,13 +56,20 @@ def test_movielens_puts_tags_and_overview_but_no_genre_into_the_text(tmp_path: P
         "Action",
     )
     assert nothing["genre"] is None
-    assert dataset.notes == ("movies: 1 of 3 texts have a TMDB overview",)
+    assert dataset.notes == ("movies: 1 of 3 texts have a TMDB overview and its keywords",)
 
 
 def test_movielens_works_without_overviews_and_finds_them_in_its_own_folder(tmp_path: Path) -> None:
     assert read(Adapter.MOVIELENS, tmp_path / "ml").items["description"].to_list() == [None] * 3
-    (tmp_path / "ml" / "tmdb_5000_movies.csv").write_text("id,overview\n900,Void.\n")
+    (tmp_path / "ml" / "tmdb_5000_movies.csv").write_text("id,overview,keywords\n900,Void.,[]\n")
     assert read_source(Adapter.MOVIELENS, tmp_path / "ml").items["description"].to_list() == [None, None, "Void."]
+
+
+def test_keywords_that_are_no_lists_are_named(tmp_path: Path) -> None:
+    folder = source_folders.movielens(tmp_path / "ml")
+    (folder / "tmdb_5000_movies.csv").write_text("id,overview,keywords\n900,Void.,space|war\n")
+    with pytest.raises(DataError, match=r"tmdb_5000_movies.csv, column keywords: not lists in JSON"):
+        read_source(Adapter.MOVIELENS, folder)
 
 
 def test_movielens_events_and_tasks(tmp_path: Path) -> None:
@@ -89,10 +102,10 @@ def test_goodbooks_duplicates_are_dropped_and_counted(tmp_path: Path) -> None:
     assert "no timestamps" in cleaned.dataset.notes[0]
 
 
-def test_lastfm_keeps_the_top_tag_out_of_the_text(tmp_path: Path) -> None:
+def test_lastfm_keeps_the_top_tag_and_the_tags_of_listeners_out_of_the_text(tmp_path: Path) -> None:
     first, second = read(Adapter.LASTFM, tmp_path).items.iter_rows(named=True)
     assert (first["title"], first["tag"], first["tags"]) == ('MALICE "M" MIZER', "visual kei", ["gothic"])
-    assert (second["title"], second["tag"], second["tags"]) == ("Beyoncé", "pop français", [])
+    assert (second["title"], second["tag"], second["tags"]) == ("Beyoncé", "pop français", None)
 
 
 def test_lastfm_values_are_log_plays(tmp_path: Path) -> None:

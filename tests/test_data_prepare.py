@@ -109,7 +109,8 @@ def test_the_report_is_written_as_text_and_json(tmp_path: Path) -> None:
 
 def test_personal_data_in_a_source_is_replaced_and_counted(tmp_path: Path) -> None:
     folder = source_folders.movielens(tmp_path / "ml")
-    (folder / "tags.csv").write_text("userId,movieId,tag,timestamp\n1,1,ask ann@x.org,1\n")
+    keywords = '"[{""name"": ""ask ann@x.org""}]"'
+    (folder / "tmdb_5000_movies.csv").write_text(f"id,overview,keywords\n862,Toys.,{keywords}\n")
     report = prepare([("movielens", folder)], tmp_path / "out")
     assert report.sources[0].scrubbed == {"email": 1}
     assert Dataset.read(tmp_path / "out").items["tags"].to_list()[0] == ["ask email"]

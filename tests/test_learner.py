@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_training import CPU, SETTINGS, source_for, tiny_arrays, tiny_learner, tiny_student_learner, world_arrays
 
+from mtrec_edge_compress import losses
 from mtrec_edge_compress.batches import Batch
 from mtrec_edge_compress.data.arrays import build_arrays
 from mtrec_edge_compress.encoding import encode_all, encode_pooled
@@ -175,10 +176,32 @@ def test_label_scale_by_hand() -> None:
     rating, like = (label_scale(arrays, arrays.task(name)) for name in ("movies.rating", "movies.like"))
     assert rating.mean == pytest.approx(train.mean()) and rating.deviation == pytest.approx(train.std())
     assert like.mean == pytest.approx((train >= 4.0).mean())
-    genre = label_scale(arrays, arrays.task("movies.genre"))
+
+
+def test_the_best_constant_loses_one_on_skewed_classes() -> None:
+    data = tiny_arrays().dataset
+    task = tiny_arrays().task("movies.genre")
+    usual = pl.when(pl.col("genre").is_not_null() & (pl.int_range(pl.len()) % 4 > 0)).then(pl.lit(task.labels[0]))
+    arrays = build_arrays(replace(data, items=data.items.with_columns(usual.otherwise("genre").alias("genre"))))
     labels = np.asarray(arrays.labels("movies.genre"))[arrays.item_fold == 0]
-    share = np.bincount(labels[labels >= 0]) / (labels >= 0).sum()
-    assert genre.entropy == pytest.approx(-(share * np.log(share)).sum())
+    scale = label_scale(arrays, task)
+    assert scale.weights is not None and float(scale.weights.max() / scale.weights.min()) > 2
+    logits = torch.zeros(len(task.labels), requires_grad=True)
+    rows = torch.from_numpy(labels[labels >= 0].astype(np.int64))
+
+    def loss() -> torch.Tensor:
+        return losses.class_loss(logits.expand(len(rows), -1), rows, scale.entropy, len(rows), scale.weights)
+
+    optimizer = torch.optim.LBFGS([logits], max_iter=200)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        found = loss()
+        found.backward()
+        return found
+
+    optimizer.step(closure)  # the best constant, found without the formula
+    assert float(loss().detach()) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_a_task_without_a_train_label_is_refused() -> None:

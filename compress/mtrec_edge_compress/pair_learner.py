@@ -32,7 +32,7 @@ class LabelScale:
 
     mean: float  # regression: mean label; binary: base rate
     deviation: float  # regression: standard deviation
-    entropy: float  # multiclass, token: entropy of the label distribution
+    entropy: float  # multiclass, token: entropy of the labels, weighed by class: what the best constant loses
     weights: Tensor | None  # multiclass: class weights
 
 
@@ -62,10 +62,10 @@ def label_scale(arrays: Arrays, task: TaskSpec) -> LabelScale:
     flat = flat[flat >= 0].astype(np.int64)
     _some(task, len(flat))
     share = np.bincount(flat, minlength=len(task.labels)) / len(flat)
-    entropy = float(max(-(share[share > 0] * np.log(share[share > 0])).sum(), 1e-2))
-    balanced = task.kind is Kind.MULTICLASS
-    weights = torch.from_numpy(class_weights(flat, len(task.labels))).float() if balanced else None
-    return LabelScale(0.0, 1.0, entropy, weights)
+    weights = class_weights(flat, len(task.labels)) if task.kind is Kind.MULTICLASS else None
+    weighed = share if weights is None else share * weights  # still adds up to 1
+    entropy = float(max(-(weighed[weighed > 0] * np.log(weighed[weighed > 0])).sum(), 1e-2))
+    return LabelScale(0.0, 1.0, entropy, None if weights is None else torch.from_numpy(weights))
 
 
 def _some(task: TaskSpec, count: int) -> None:

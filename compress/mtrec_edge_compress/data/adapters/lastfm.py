@@ -1,6 +1,8 @@
 """HetRec 2011 Last.fm 2K: artists.dat, user_artists.dat, tags.dat (latin-1) and the tag assignments (one or two files).
 
-An artist's most assigned tag is the label music.tag and is never in the text; the next five are. No timestamps.
+An artist's most assigned tag is the label music.tag and is never in the text. The text has the five most assigned
+others, counted among users who are not known to listen to the artist: a listener's tag would tell of the listening that
+is to be predicted. No timestamps.
 """
 
 from pathlib import Path
@@ -15,6 +17,7 @@ from mtrec_edge_runtime.tasks import Kind
 FILES = ("artists.dat", "user_artists.dat", "tags.dat", "user_taggedartists.dat")
 SECOND_PART = "user_taggedartists_2.dat"  # some copies split the assignments, each part with a header
 LABELS, TEXT_TAGS = 20, 5
+BY_COUNT = ("len", "overall", "tagValue")
 
 
 def read_lastfm(source: Path) -> Dataset:
@@ -51,17 +54,22 @@ def _events(source: Path) -> pl.DataFrame:
 
 
 def _artist_tags(source: Path) -> pl.DataFrame:
-    """Return `artistID, tag, tags`: the most assigned tag, and the second to the sixth; ties by the tag's own count."""
+    """Return `artistID, tag, tags`: the most assigned tag, and up to five others; ties by the tag's own count."""
     parts = [source / name for name in (FILES[3], SECOND_PART) if (source / name).is_file()]
-    assigned = pl.concat([_read(part, ["artistID", "tagID"]) for part in parts])
+    assigned = pl.concat([_read(part, ["userID", "artistID", "tagID"]) for part in parts])
     names = _read(source / "tags.dat", ["tagID", "tagValue"], encoding="latin-1").drop_nulls()
-    counted = assigned.join(names, on="tagID").group_by("artistID", "tagValue").len()
-    ordered = counted.with_columns(pl.col("len").sum().over("tagValue").alias("overall")).sort(
-        "len", "overall", "tagValue", descending=[True, True, False]
-    )
-    return ordered.group_by("artistID", maintain_order=True).agg(
-        pl.col("tagValue").first().alias("tag"), pl.col("tagValue").slice(1, TEXT_TAGS).alias("tags")
-    )
+    assigned = assigned.join(names, on="tagID").with_columns(pl.len().over("tagValue").alias("overall"))
+    labels = _by_count(assigned).group_by("artistID", maintain_order=True).agg(pl.col("tagValue").first().alias("tag"))
+    listened = _read(source / "user_artists.dat", ["userID", "artistID"])
+    others = _by_count(assigned.join(listened, on=["userID", "artistID"], how="anti")).join(labels, on="artistID")
+    others = others.filter(pl.col("tagValue") != pl.col("tag")).sort(*BY_COUNT, descending=[True, True, False])
+    texts = others.group_by("artistID", maintain_order=True).agg(pl.col("tagValue").head(TEXT_TAGS).alias("tags"))
+    return labels.join(texts, on="artistID", how="left", maintain_order="left")
+
+
+def _by_count(assigned: pl.DataFrame) -> pl.DataFrame:
+    counted = assigned.group_by("artistID", "tagValue").agg(pl.len().alias("len"), pl.col("overall").first())
+    return counted.sort(*BY_COUNT, descending=[True, True, False])
 
 
 def _read(path: Path, columns: list[str], encoding: str = "utf-8") -> pl.DataFrame:
