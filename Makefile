@@ -24,6 +24,7 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python benchmarks/make_tables.py --check
+	$(BIN)/python benchmarks/make_pictures.py --check
 	$(BIN)/python docs/make_tree.py --check
 
 format: $(READY)
@@ -46,6 +47,7 @@ bench: $(READY)
 
 tables: $(READY)
 	$(BIN)/python benchmarks/make_tables.py
+	$(BIN)/python benchmarks/make_pictures.py
 	$(BIN)/python docs/make_tree.py
 
 clean:
