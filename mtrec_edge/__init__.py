@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         RecipeError,
         StageError,
     )
+    from mtrec_edge_runtime.explanation import Explanation, Reason
     from mtrec_edge_runtime.history import Event, NewItem
     from mtrec_edge_runtime.recommender import Ranked, Recommender, Tagged
 
@@ -26,10 +27,12 @@ __all__ = [
     "DataError",
     "DivergedError",
     "Event",
+    "Explanation",
     "InputError",
     "MtrecError",
     "NewItem",
     "Ranked",
+    "Reason",
     "RecipeError",
     "Recommender",
     "StageError",
@@ -42,6 +45,8 @@ _HOME = {
     "Recommender": "mtrec_edge_runtime.recommender",
     "Event": "mtrec_edge_runtime.history",
     "NewItem": "mtrec_edge_runtime.history",
+    "Explanation": "mtrec_edge_runtime.explanation",
+    "Reason": "mtrec_edge_runtime.explanation",
     "Ranked": "mtrec_edge_runtime.recommender",
     "Tagged": "mtrec_edge_runtime.recommender",
 }

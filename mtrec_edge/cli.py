@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "mtrec_edge.cli_evaluate",
     "score": "mtrec_edge.cli_device",
     "rank": "mtrec_edge.cli_device",
+    "explain": "mtrec_edge.cli_device",
     "similar": "mtrec_edge.cli_device",
     "classify": "mtrec_edge.cli_device",
     "tag": "mtrec_edge.cli_device",

@@ -1,5 +1,6 @@
-"""Commands that ask a bundle: score, rank, similar, classify, tag. They need numpy and onnxruntime alone."""
+"""Commands that ask a bundle: score, rank, explain, similar, classify, tag. They need numpy and onnxruntime alone."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -118,6 +119,50 @@ def rank(
         exclude_history=not keep_history,
     )
     _print_ranked(ranked, as_json)
+
+
+@click.command()
+@bundle_argument
+@click.option("--task", required=True, help="Task the item is ranked by, e.g. movies.like.")
+@click.option("--item", help="Id of the catalogue item to explain.")
+@click.option("--text", help="Text of an item the catalogue does not hold.")
+@history_option
+@history_text_option
+@behaviour_option
+@count_option
+@profile_option
+@json_option
+def explain(
+    bundle: Path,
+    task: str,
+    item: str | None,
+    text: str | None,
+    history_ids: tuple[str, ...],
+    history_texts: tuple[str, ...],
+    behaviour: str | None,
+    count: int,
+    profile: Profile,
+    as_json: bool,
+) -> None:
+    """Tell why an item stands where `rank` puts it: what its score owes to each event and to what others did.
+
+    \b
+    Example:
+      mtrec-edge explain work/quickstart/bundle --task video.like --history item0 --history item1=4.5 --item item2
+    """
+    from mtrec_edge_runtime.recommender import Recommender
+
+    candidate = _one_item(item, text)
+    history = parse_history(history_ids, history_texts, behaviour=behaviour)
+    found = Recommender(bundle, profile=profile).explain(history, candidate, task=task)
+    if as_json:
+        print_json(asdict(found))
+        return
+    click.echo(f"score {found.score:.4f}; an effect is what it loses without the part")
+    parts = {"all events": found.history, "what users did together": found.links, "what all users did": found.priors}
+    rows = [(name, effect, "", "") for name, effect in parts.items() if effect is not None]
+    events = [(str(r.event.item or r.event.text), r.effect, f"{r.cosine:.2f}", f"{r.link:.3f}") for r in found.reasons]
+    print_table(["part", "effect", "cosine", "link"], rows + events[:count])
 
 
 @click.command()

@@ -89,9 +89,9 @@ def test_every_command_line_in_the_documents_is_one(line: str) -> None:
 
 
 def test_an_unknown_command_names_itself() -> None:
-    result = run("explain")
+    result = run("convert")
     assert result.exit_code == 2
-    assert "No such command 'explain'" in result.output
+    assert "No such command 'convert'" in result.output
 
 
 def test_a_library_error_is_one_line_and_exit_code_1() -> None:

@@ -1,4 +1,4 @@
-"""The commands that ask a bundle: rank, score, similar, classify, tag, on the tiny bundle."""
+"""The commands that ask a bundle: rank, score, explain, similar, classify, tag, on the tiny bundle."""
 
 import pytest
 from test_cli import BUNDLE, answer, run
@@ -82,6 +82,30 @@ def test_an_unknown_item_is_explained() -> None:
     result = run("rank", BUNDLE, "--task", task_of(Kind.BINARY), "--history", "no such item")
     assert result.exit_code == 1
     assert "unknown item 'no such item'" in result.stderr
+
+
+def test_explain_tells_what_a_score_owes_to_its_parts() -> None:
+    task = task_of(Kind.BINARY)
+    ids = ids_of(task)
+    asked = ["--task", task, "--history", ids[0], "--history-text", "magic", "--item", ids[1]]
+    found = answer("explain", BUNDLE, *asked)
+    assert set(found) == {"score", "history", "links", "priors", "reasons"}
+    assert {reason["event"]["item"] or reason["event"]["text"] for reason in found["reasons"]} == {ids[0], "magic"}
+    lines = run("explain", BUNDLE, *asked, "-k", "1").stdout.splitlines()
+    assert lines[0].startswith(f"score {found['score']:.4f};")
+    assert lines[1].split() == ["part", "effect", "cosine", "link"]
+    assert [line.split("  ")[0] for line in lines[2:5]] == [
+        "all events",
+        "what users did together",
+        "what all users did",
+    ]
+    assert len(lines) == 6
+
+
+def test_explain_wants_one_item() -> None:
+    result = run("explain", BUNDLE, "--task", task_of(Kind.BINARY), "--history", "x")
+    assert result.exit_code == 2
+    assert "give either --item or --text" in result.stderr
 
 
 def test_similar_finds_the_item_itself_by_no_means() -> None:

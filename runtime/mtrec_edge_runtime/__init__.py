@@ -1,10 +1,11 @@
-"""The device runtime of mtrec-edge: score, rank, classify and tag with a bundle, on numpy and ONNX Runtime alone.
+"""The device runtime of mtrec-edge: score, rank, explain, classify and tag with a bundle, on numpy and ONNX Runtime.
 
 Importing it costs numpy; ONNX Runtime is imported when a bundle is opened.
 """
 
 from mtrec_edge_runtime._version import __version__
 from mtrec_edge_runtime.errors import BundleError, DataError, InputError, MtrecError, RecipeError, StageError
+from mtrec_edge_runtime.explanation import Explanation, Reason
 from mtrec_edge_runtime.golden import check_golden
 from mtrec_edge_runtime.history import Candidate, Event, HistoryEntry, NewItem
 from mtrec_edge_runtime.manifest import Manifest, read_manifest
@@ -16,6 +17,7 @@ __all__ = [
     "Candidate",
     "DataError",
     "Event",
+    "Explanation",
     "HistoryEntry",
     "InputError",
     "Kind",
@@ -23,6 +25,7 @@ __all__ = [
     "MtrecError",
     "NewItem",
     "Ranked",
+    "Reason",
     "RecipeError",
     "Recommender",
     "StageError",

@@ -1,4 +1,4 @@
-"""The door of the device runtime: one open bundle that scores, ranks, classifies and tags.
+"""The door of the device runtime: one open bundle that scores, ranks, explains, classifies and tags.
 
 Reads a bundle folder; writes nothing, opens no socket. Puts together what the other modules do: manifest, encoder,
 catalogue, history and the ranker graph.
@@ -15,6 +15,7 @@ from mtrec_edge_runtime.candidates import Candidates
 from mtrec_edge_runtime.catalogue import Catalogue
 from mtrec_edge_runtime.encoder import Encoder, Float32, check_text
 from mtrec_edge_runtime.errors import InputError
+from mtrec_edge_runtime.explanation import Explanation, Inputs, explain
 from mtrec_edge_runtime.history import Candidate, Event, HistoryEntry, HistoryReader, NewItem, check_history
 from mtrec_edge_runtime.manifest import Manifest, Profile, read_manifest
 from mtrec_edge_runtime.session import Graph, check_finite, whole_number
@@ -137,6 +138,28 @@ class Recommender:
         events = self._events(history, known.domain)
         order = order_name(known.name, self.manifest.outputs)
         return np.asarray(self._raw_scores(events, items, [order])[0], np.float64)
+
+    def explain(self, history: Sequence[HistoryEntry], item: Candidate, *, task: str) -> Explanation:
+        """Return why `item` stands where `rank` puts it: what its score owes to events, links and priors.
+
+        An effect is the score (what `order` gives: a logit or an amount) less the score without that part; parts that
+        say the same do not add up. `reasons` holds the latest `max_history` events, strongest effect first. InputError
+        as for `score`.
+        """
+        known = self._task(task, pairwise=True)
+        events = self._events(history, known.domain)
+        feeds, met = self._reader.read(events)
+        items = self._candidates([item], known.domain)
+        ((part, vectors, priors),) = items.parts()
+        affinity = self.catalogue.neighbours.affinity(met, items.rows_of(part))
+        inputs = {"candidates": vectors[None], "priors": priors[None], "affinity": affinity[None]}
+        asked = np.array([self.manifest.outputs.index(order_name(known.name, self.manifest.outputs))], np.int64)
+
+        def ask(batch: Inputs) -> Float32:
+            scores: Float32 = self.ranker.run({**batch, "asked": asked}, [SCORES])[0]
+            return check_finite(scores[:, 0, 0], self.ranker.path)
+
+        return explain(feeds | inputs, events, ask=ask, strangers=self.manifest.input.no_history)
 
     def similar(self, item: Candidate, *, domain: str, k: int = 10) -> list[Ranked]:
         """Return the `k` items of a domain nearest to `item` in text and in use, nearest first, without itself.
