@@ -1,4 +1,4 @@
-"""Commands about a bundle itself: inspect, verify, bench. They need numpy and onnxruntime alone."""
+"""Commands about a bundle itself: inspect, verify, bench. They need numpy and onnxruntime, `--html` the toolkit."""
 
 import sys
 from collections.abc import Mapping
@@ -110,6 +110,12 @@ def verify(bundle: Path, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="Write the result, and its raw samples beside it, instead of printing a table.",
 )
+@click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Also write a page with pictures, e.g. work/bench.html; this alone needs the extra compress.",
+)
 @quiet_option
 def bench(
     bundles: tuple[Path, ...],
@@ -117,6 +123,7 @@ def bench(
     tokens: tuple[int, ...],
     quick: bool,
     json_file: Path | None,
+    html: Path | None,
     quiet: bool,
 ) -> None:
     """Measure latency, cold start and memory on this device, each cell in a fresh process.
@@ -133,6 +140,8 @@ def bench(
     from mtrec_edge_runtime.bench import write_bench
     from mtrec_edge_runtime.bench_plan import QUICK, Protocol
 
+    if html is not None:  # what it needs is asked for before a quarter of an hour is spent
+        from mtrec_edge_compress.bench_report import write_bench_report
     protocol = QUICK if quick else Protocol()
     result = run_bench(
         bundles,
@@ -141,6 +150,8 @@ def bench(
         command=("mtrec-edge", *sys.argv[1:]),
         tell=lambda line: None if quiet else click.echo(line, err=True),
     )
+    if html is not None:
+        write_bench_report(html, result)
     if json_file is None:
         _print_cells(result["cells"])
     else:
