@@ -190,7 +190,7 @@ def test_the_best_constant_loses_one_on_skewed_classes() -> None:
     rows = torch.from_numpy(labels[labels >= 0].astype(np.int64))
 
     def loss() -> torch.Tensor:
-        return losses.class_loss(logits.expand(len(rows), -1), rows, scale.entropy, len(rows), scale.weights)
+        return losses.class_loss(logits.expand(len(rows), -1), rows, scale.weighed_entropy, len(rows), scale.weights)
 
     optimizer = torch.optim.LBFGS([logits], max_iter=200)
 

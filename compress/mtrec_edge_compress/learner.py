@@ -178,7 +178,7 @@ class Learner(PairLearner):
         """Return one multiclass task's loss against its labels."""
         scale = self.scales[task.name]
         weights = None if scale.weights is None else scale.weights.to(logits.device)
-        return losses.class_loss(logits, label, scale.entropy, count, weights)
+        return losses.class_loss(logits, label, scale.weighed_entropy, count, weights)
 
     def cached_vectors(self, rows: Tensor) -> Tensor:
         """Return item vectors (rows, D) from the cache; the projection is differentiated, the backbone is not."""

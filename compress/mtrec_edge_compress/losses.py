@@ -69,13 +69,16 @@ def balanced_negative_loss(
 
 
 def class_loss(logits: Tensor, label: Tensor, entropy: float, count: float, weights: Tensor | None = None) -> Tensor:
-    """Return cross entropy over the entropy of the label distribution; logits (rows, labels), label -1 = missing."""
+    """Return cross entropy over `entropy`, that of the labels as `weights` weigh them; logits (rows, labels).
+
+    Label -1 is missing.
+    """
     loss = F.cross_entropy(logits, label, weight=weights, ignore_index=-1, reduction="sum")
     return loss / entropy / max(count, 1.0)
 
 
 def soft_class_loss(logits: Tensor, teacher: Tensor, temperature: float, entropy: float, count: float) -> Tensor:
-    """Return T^2 KL(teacher || student) of softened distributions, over the same entropy as `class_loss`.
+    """Return T^2 KL(teacher || student) of softened distributions, over `entropy`, that of the labels without weights.
 
     Source: Hinton et al., Distilling the knowledge in a neural network, 2015.
     """

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -32,8 +33,9 @@ class LabelScale:
 
     mean: float  # regression: mean label; binary: base rate
     deviation: float  # regression: standard deviation
-    entropy: float  # multiclass, token: entropy of the labels, weighed by class: what the best constant loses
+    entropy: float  # multiclass, token: entropy of the label distribution
     weights: Tensor | None  # multiclass: class weights
+    weighed_entropy: float  # multiclass: entropy of the labels as class weights weigh them; token: `entropy`
 
 
 def label_scale(arrays: Arrays, task: TaskSpec) -> LabelScale:
@@ -52,7 +54,7 @@ def label_scale(arrays: Arrays, task: TaskSpec) -> LabelScale:
                 f"task {task.name} has one class alone in the training fold; the next step: another positive_at, or "
                 "negatives = true"
             )
-        return LabelScale(float(values.mean()), float(max(values.std(), 1e-3)), 1.0, None)
+        return LabelScale(float(values.mean()), float(max(values.std(), 1e-3)), 1.0, None, 1.0)
     fold = arrays.item_fold if task.source == "items" else arrays.text_fold
     train = fold == Fold.TRAIN
     if task.kind is Kind.TOKEN:
@@ -62,10 +64,16 @@ def label_scale(arrays: Arrays, task: TaskSpec) -> LabelScale:
     flat = flat[flat >= 0].astype(np.int64)
     _some(task, len(flat))
     share = np.bincount(flat, minlength=len(task.labels)) / len(flat)
-    weights = class_weights(flat, len(task.labels)) if task.kind is Kind.MULTICLASS else None
-    weighed = share if weights is None else share * weights  # still adds up to 1
-    entropy = float(max(-(weighed[weighed > 0] * np.log(weighed[weighed > 0])).sum(), 1e-2))
-    return LabelScale(0.0, 1.0, entropy, None if weights is None else torch.from_numpy(weights))
+    if task.kind is Kind.TOKEN:
+        return LabelScale(0.0, 1.0, _entropy(share), None, _entropy(share))
+    weights = class_weights(flat, len(task.labels))
+    return LabelScale(0.0, 1.0, _entropy(share), torch.from_numpy(weights), _entropy(share * weights))
+
+
+def _entropy(share: npt.NDArray[np.float64]) -> float:
+    """Return the entropy of shares that add up to 1, at least 0.01: what the best constant loses."""
+    some = share[share > 0]
+    return float(max(-(some * np.log(some)).sum(), 1e-2))
 
 
 def _some(task: TaskSpec, count: int) -> None:
