@@ -9,13 +9,14 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from mtrec_edge_runtime.errors import BundleError
 from mtrec_edge_runtime.golden import check_golden
 from mtrec_edge_runtime.integrity import hash_file, read_bounded
 from mtrec_edge_runtime.manifest import read_manifest
-from mtrec_edge_runtime.whole_file import write_whole
+from mtrec_edge_runtime.whole_file import sync, write_whole
 
 POINTER, VERSIONS, STAGED = "current.json", "versions", ".new-"
 MAX_POINTER_BYTES = 4096
@@ -25,9 +26,10 @@ _NAME = re.compile(r"[0-9a-f]{32}")
 def install(bundle: str | Path, store: str | Path) -> Path:
     """Copy a bundle into a store, prove the copy on this device, make it current; return its folder.
 
-    Every file's SHA-256 is compared with the manifest and the golden answers are asked for before the version counts.
-    Versions other than the new one and the one before are removed. Raises BundleError and changes nothing where the
-    bundle is damaged or answers otherwise here.
+    Every file's SHA-256 is compared with the manifest and the golden answers are asked for before the version counts; a
+    version that is there and damaged is put right. Versions other than the new one and the one before are removed.
+    Raises BundleError where the bundle is damaged or answers otherwise here, OSError where it cannot be written, and
+    leaves the version in use.
     """
     bundle, store = Path(bundle), Path(store)
     manifest = read_manifest(bundle)
@@ -35,23 +37,18 @@ def install(bundle: str | Path, store: str | Path) -> Path:
     before = _read(store) if (store / POINTER).exists() else ("", "")
     place = store / VERSIONS / name
     place.parent.mkdir(parents=True, exist_ok=True)
-    for left in store.glob(f"{STAGED}*"):  # by a kill
-        shutil.rmtree(left, ignore_errors=True)
-    if not place.exists():
+    if not _sound(place):
         with tempfile.TemporaryDirectory(prefix=STAGED, dir=store) as folder:
             staged = Path(folder) / name
-            for file in (*(path.name for path in bundle.glob("manifest.json*")), *manifest.files):  # and a signature
-                (staged / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(bundle / file, staged / file)
+            _copy(bundle, ("manifest.json", *manifest.files), staged)
             _prove(staged)
+            if place.exists():
+                place.replace(Path(folder) / "damaged")
             staged.replace(place)
-    else:
-        _prove(place)
+            sync(place.parent)
     kept = before[1] if before[0] == name else before[0]
     _write(store, name, kept)
-    for version in place.parent.iterdir():
-        if version.name not in (name, kept):
-            shutil.rmtree(version, ignore_errors=True)
+    _sweep(store, keep=(name, kept))
     return place
 
 
@@ -79,9 +76,37 @@ def roll_back(store: str | Path) -> Path:
     return place
 
 
+def _copy(bundle: Path, files: Sequence[str], place: Path) -> None:
+    """Copy files to the disk itself, so that a loss of power leaves no version that is current and half written."""
+    for file in files:
+        (place / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle / file, place / file)
+        sync(place / file)
+    for folder in (*(path for path in place.iterdir() if path.is_dir()), place):
+        sync(folder)
+
+
 def _prove(folder: Path) -> None:
     if failures := check_golden(folder):  # which compares every hash, too
         raise BundleError(f"{folder.name}: {len(failures)} golden answers differ on this device: {failures[0]}")
+
+
+def _sound(folder: Path) -> bool:
+    """Return whether a version is there and proves itself."""
+    try:
+        _prove(folder)
+    except BundleError:
+        return False
+    return True
+
+
+def _sweep(store: Path, *, keep: Collection[str]) -> None:
+    """Remove versions that are not to be kept, and what a kill left; a version half removed has another name."""
+    for version in (store / VERSIONS).iterdir():
+        if _NAME.fullmatch(version.name) and version.name not in keep:
+            version.replace(store / f"{STAGED}{version.name}")
+    for left in store.glob(f"{STAGED}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _folder(store: Path, name: str) -> Path:
@@ -101,7 +126,7 @@ def _read(store: Path) -> tuple[str, str]:
         name, before = names["current"], names["before"]
         if not _NAME.fullmatch(name) or (before and not _NAME.fullmatch(before)):
             raise ValueError("a name is not 32 hexadecimal digits")
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: not as install writes it ({error}); remove it and install a bundle") from error
     return name, before
 

@@ -101,6 +101,29 @@ def test_what_a_kill_left_is_swept(tiny: Path, tmp_path: Path, monkeypatch: pyte
     assert sorted(path.name for path in store.iterdir()) == ["current.json", "versions"]
 
 
+def test_a_version_that_was_damaged_is_put_right_by_the_same_bundle(tiny: Path, tmp_path: Path) -> None:
+    place = install(tiny, tmp_path)
+    (place / "vocab.txt").write_text("")
+    (place / "encoder.onnx").unlink()
+    assert install(tiny, tmp_path) == place
+    assert Recommender(current(tmp_path)).rank(["alien"], task="movies.like", k=1)
+    shutil.rmtree(place / "catalogue")  # as a removal that was killed leaves it
+    (place / "manifest.json").unlink()
+    install(tiny, tmp_path)
+    assert Recommender(current(tmp_path)).tasks
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current.json", "versions"]
+
+
+def test_what_is_no_version_stays(another: Callable[[str], Path], tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    own = store / "versions" / "my-own" / "thesis.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("kept")
+    for name in ("one", "two", "three"):
+        install(another(name), store)
+    assert own.read_text() == "kept" and len(list((store / "versions").iterdir())) == 3
+
+
 def test_an_installed_version_that_was_damaged_is_not_gone_back_to(
     another: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -117,7 +140,7 @@ def test_an_installed_version_that_was_damaged_is_not_gone_back_to(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"current": "../../etc", "before": ""}', '{"current": 3, "before": ""}']
+    "text", ["", "{", "[]", "[" * 4000, '{"current": "../../etc", "before": ""}', '{"current": 3, "before": ""}']
 )
 def test_a_pointer_that_is_none_is_said(tiny: Path, tmp_path: Path, text: str) -> None:
     install(tiny, tmp_path)
