@@ -160,9 +160,11 @@ def explain(
         return
     click.echo(f"score {found.score:.4f}; an effect is what it loses without the part")
     parts = {"all events": found.history, "what users did together": found.links, "what all users did": found.priors}
-    rows = [(name, effect, "", "") for name, effect in parts.items() if effect is not None]
-    events = [(str(r.event.item or r.event.text), r.effect, f"{r.cosine:.2f}", f"{r.link:.3f}") for r in found.reasons]
-    print_table(["part", "effect", "cosine", "link"], rows + events[:count])
+    rows = [(name, effect, "", "") for name, effect in parts.items()]
+    rows += [
+        (str(r.event.item or r.event.text), r.effect, f"{r.cosine:.2f}", f"{r.link:.3f}") for r in found.reasons[:count]
+    ]
+    print_table(["part", "effect", "cosine", "link"], [row for row in rows if row[1] is not None])
 
 
 @click.command()

@@ -22,7 +22,7 @@ class Reason:
     """One event of the history and what it does for the item."""
 
     event: Event
-    effect: float  # score less the score without this event
+    effect: float | None  # score less the score without it; None for the only event, where `history` is None
     cosine: float  # how alike the two texts are, -1 to 1
     link: float  # what users did together says, 0 where it says nothing
 
@@ -44,7 +44,8 @@ def explain(
     """Ask the ranker for one user and one candidate, whole and without each part.
 
     `inputs` are the ranker's for one user (1, ...) and one item; `events` the user's, oldest first; `ask` returns a
-    score for each row of a batch. `strangers` tells whether the ranker was trained on users without a history.
+    score for each row of a batch. `strangers` tells whether the ranker was trained on users without a history. Without
+    an event the older ones are one event younger; none that is too old for the ranker moves in.
     """
     latest = list(reversed(events))[: inputs["history"].shape[1]]
     batch = {name: np.repeat(array, PARTS + len(latest), axis=0) for name, array in inputs.items()}
@@ -53,18 +54,20 @@ def explain(
     batch["priors"][WITHOUT_PRIORS] = 0
     for place in range(len(latest)):
         batch["history_mask"][PARTS + place, place] = 0
+        batch["age"][PARTS + place, place + 1 :] -= 1
     scores = np.asarray(ask(batch), np.float64)
-    effects = scores[WHOLE] - scores
+    effects = [float(scores[WHOLE] - score) for score in scores]
+    alone = len(latest) == 1 and not strangers
     vectors, links = inputs["history"][0], inputs["affinity"][0, 0]
     cosines = np.einsum("ed,d->e", vectors, inputs["candidates"][0, 0])
     reasons = [
-        Reason(event, float(effects[PARTS + place]), float(cosines[place]), float(links[place]))
+        Reason(event, None if alone else effects[PARTS + place], float(cosines[place]), float(links[place]))
         for place, event in enumerate(latest)
     ]
     return Explanation(
         score=float(scores[WHOLE]),
-        history=float(effects[WITHOUT_HISTORY]) if strangers else None,
-        links=float(effects[WITHOUT_LINKS]),
-        priors=float(effects[WITHOUT_PRIORS]),
-        reasons=tuple(sorted(reasons, key=lambda reason: -abs(reason.effect))),
+        history=effects[WITHOUT_HISTORY] if strangers else None,
+        links=effects[WITHOUT_LINKS],
+        priors=effects[WITHOUT_PRIORS],
+        reasons=tuple(sorted(reasons, key=lambda reason: -abs(reason.effect or 0.0))),
     )

@@ -4,7 +4,7 @@ Reads a bundle folder; writes nothing, opens no socket. Puts together what the o
 catalogue, history and the ranker graph.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,18 +148,15 @@ class Recommender:
         """
         known = self._task(task, pairwise=True)
         events = self._events(history, known.domain)
-        feeds, met = self._reader.read(events)
         items = self._candidates([item], known.domain)
-        ((part, vectors, priors),) = items.parts()
-        affinity = self.catalogue.neighbours.affinity(met, items.rows_of(part))
-        inputs = {"candidates": vectors[None], "priors": priors[None], "affinity": affinity[None]}
-        asked = np.array([self.manifest.outputs.index(order_name(known.name, self.manifest.outputs))], np.int64)
+        asked = self._asked([order_name(known.name, self.manifest.outputs)])
+        ((_, inputs),) = self._inputs(events, items)
 
         def ask(batch: Inputs) -> Float32:
             scores: Float32 = self.ranker.run({**batch, "asked": asked}, [SCORES])[0]
             return check_finite(scores[:, 0, 0], self.ranker.path)
 
-        return explain(feeds | inputs, events, ask=ask, strangers=self.manifest.input.no_history)
+        return explain(inputs, events, ask=ask, strangers=self.manifest.input.no_history)
 
     def similar(self, item: Candidate, *, domain: str, k: int = 10) -> list[Ranked]:
         """Return the `k` items of a domain nearest to `item` in text and in use, nearest first, without itself.
@@ -241,14 +238,21 @@ class Recommender:
 
     def _raw_scores(self, events: Sequence[Event], items: Candidates, outputs: Sequence[str]) -> Float32:
         """Return what the ranker gives for these outputs, float32 (outputs, candidates)."""
-        feeds, met = self._reader.read(events)
-        feeds["asked"] = np.array([self.manifest.outputs.index(name) for name in outputs], np.int64)
+        asked = self._asked(outputs)
         result = np.empty((len(outputs), len(items)), np.float32)
+        for part, inputs in self._inputs(events, items):
+            result[:, part] = self.ranker.run({**inputs, "asked": asked}, [SCORES])[0][0].T
+        return check_finite(result, self.ranker.path)
+
+    def _asked(self, outputs: Sequence[str]) -> NDArray[np.int64]:
+        return np.array([self.manifest.outputs.index(name) for name in outputs], np.int64)
+
+    def _inputs(self, events: Sequence[Event], items: Candidates) -> Iterator[tuple[slice, Inputs]]:
+        """Yield slices of the candidates with the ranker's inputs for this user, but for `asked`."""
+        feeds, met = self._reader.read(events)
         for part, vectors, priors in items.parts():
             affinity = self.catalogue.neighbours.affinity(met, items.rows_of(part))
-            inputs = {"candidates": vectors[None], "priors": priors[None], "affinity": affinity[None]}
-            result[:, part] = self.ranker.run(feeds | inputs, [SCORES])[0][0].T
-        return check_finite(result, self.ranker.path)
+            yield part, feeds | {"candidates": vectors[None], "priors": priors[None], "affinity": affinity[None]}
 
     def _excluded_rows(self, events: Sequence[Event], exclude: Collection[str], domain: str) -> NDArray[np.intp]:
         """Return the rows of `exclude` and of the domain's known items among `events`."""

@@ -26,12 +26,15 @@ def test_score_and_the_effect_of_all_events_are_those_of_requests(
     assert found.history == pytest.approx(found.score - order(rec, [], item, task), abs=1e-4)
 
 
-def test_the_effect_of_the_oldest_event_is_that_of_a_request_without_it(rec: Recommender) -> None:
+@pytest.mark.parametrize("place", range(len(HISTORY)))
+def test_the_effect_of_an_event_is_that_of_a_request_without_it(rec: Recommender, place: int) -> None:
     found = rec.explain(HISTORY, "star-wars", task="movies.like")
-    oldest = next(reason for reason in found.reasons if reason.event.item == "титаник")
-    without = order(rec, HISTORY[1:], "star-wars", "movies.like")
-    assert oldest.effect == pytest.approx(found.score - without, abs=1e-4)
-    assert oldest.event.domain == "movies"
+    left_out = HISTORY[place]
+    named = {left_out, getattr(left_out, "item", None) or getattr(left_out, "text", None)}
+    reason = next(reason for reason in found.reasons if (reason.event.item or reason.event.text) in named)
+    without = order(rec, HISTORY[:place] + HISTORY[place + 1 :], "star-wars", "movies.like")
+    assert reason.effect == pytest.approx(found.score - without, abs=1e-4)
+    assert reason.event.domain == "movies"
 
 
 def test_links_cosines_and_priors_are_told_apart(exact: Recommender) -> None:
@@ -42,7 +45,7 @@ def test_links_cosines_and_priors_are_told_apart(exact: Recommender) -> None:
     popular = exact.explain(["alien"], "star-wars", task="movies.like")
     assert popular.priors == pytest.approx(0.5, abs=1e-3) and popular.links == popular.reasons[0].link == 0
     new = exact.explain(["alien"], NewItem("space"), task="movies.like")
-    assert new.priors == new.links == 0 < new.reasons[0].effect
+    assert new.priors == new.links == 0 < (new.reasons[0].effect or 0.0)
 
 
 def test_without_links_there_is_nothing_to_leave_out(tiny: Path) -> None:
@@ -55,7 +58,7 @@ def test_without_links_there_is_nothing_to_leave_out(tiny: Path) -> None:
 
 def test_reasons_are_of_every_event_the_strongest_first(rec: Recommender) -> None:
     found = rec.explain(HISTORY, "passengers", task="movies.like")
-    effects = [abs(reason.effect) for reason in found.reasons]
+    effects = [abs(reason.effect or 0.0) for reason in found.reasons]
     assert effects == sorted(effects, reverse=True) and len(effects) == len(HISTORY)
     assert {reason.event.item or reason.event.text for reason in found.reasons} == {"титаник", "alien", "magic space"}
     assert effects[0] > effects[-1]
@@ -75,6 +78,8 @@ def test_a_first_visit_has_no_events_to_blame(rec: Recommender) -> None:
 def test_a_bundle_that_knows_no_stranger_does_not_say_what_all_events_do(unwelcoming: Path) -> None:
     found = Recommender(unwelcoming).explain(HISTORY, "star-wars", task="movies.like")
     assert found.history is None and len(found.reasons) == 3
+    (only,) = Recommender(unwelcoming).explain(["alien"], "star-wars", task="movies.like").reasons
+    assert only.effect is None and only.cosine == pytest.approx(0.8, abs=1e-3)
 
 
 def test_what_cannot_be_explained_is_said(rec: Recommender) -> None:
