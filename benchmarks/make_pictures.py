@@ -23,7 +23,7 @@ RIVALS = ("popularity", "tf-idf", "bpr", "ials", "item-knn", "ease", "ease-recen
 
 
 def ranking(results: Sequence[Result]) -> str:
-    """Return bars of NDCG@10, a panel a domain: the bundle and the baselines of its run, with 95 % intervals."""
+    """Return bars of NDCG@10, a panel a domain: the bundles' mean and the run's baselines, with 95 % intervals."""
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, len(DOMAINS))
@@ -31,7 +31,7 @@ def ranking(results: Sequence[Result]) -> str:
             axes.set_title(f"{domain}, NDCG@10", loc="left", color=INK)
             _bars(axes, result["systems"])
 
-    return figure_svg("The bundle beside the baselines: NDCG@10 over the whole catalogue", draw, (10.6, 2.9))
+    return figure_svg("The bundles' mean beside the baselines: NDCG@10 over the whole catalogue", draw, (10.6, 2.9))
 
 
 def _bars(axes: Axes, systems: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
@@ -63,6 +63,9 @@ def main(arguments: Sequence[str]) -> int:
     stale = []
     for name, (draw, shown) in DRAWN.items():
         files = [ROOT / RESULTS / f"{result}.json" for result in shown]
+        if missing := [file.name for file in files if not file.exists()]:
+            print(f"picture {name}: not yet measured, {missing[0]} does not exist", file=sys.stderr)
+            continue
         origin = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
         picture, comment = ROOT / PICTURES / f"{name}.svg", f"<!-- of {', '.join(shown)}: {origin} -->"
         if picture.exists() and comment in picture.read_text(encoding="utf-8"):

@@ -150,12 +150,12 @@ def bench(
         command=("mtrec-edge", *sys.argv[1:]),
         tell=lambda line: None if quiet else click.echo(line, err=True),
     )
-    if html is not None:
-        write_bench_report(html, result)
     if json_file is None:
         _print_cells(result["cells"])
     else:
         write_bench(json_file, result)
+    if html is not None:
+        write_bench_report(html, result)
 
 
 def _print_cells(cells: list[dict[str, Any]]) -> None:

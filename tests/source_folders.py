@@ -78,17 +78,21 @@ def goodbooks(folder: Path) -> Path:
 
 
 def lastfm(folder: Path) -> Path:
-    """Write two artists; the second part of the tag assignments decides the first one's top tag."""
+    """Write two artists; the second part of the assignments decides a top tag, and a listener has a tag alone."""
     head = "userID\tartistID\ttagID\tday\tmonth\tyear\n"
+    first, second = ["5 1 1", "5 1 4", "6 1 2", "6 2 3"], ["7 1 2", "8 1 1", "8 1 2", "7 9 1"]
+    parts = [
+        head + "".join("\t".join([*row.split(), "1", "1", "2009"]) + "\n" for row in part) for part in (first, second)
+    ]
     write(
         folder,
         artists__dat='id\tname\turl\tpictureURL\n1\tMALICE "M" MIZER\tu\tp\n2\tBeyoncé\tu\tp\n',
         user_artists__dat="userID\tartistID\tweight\n5\t1\t100\n5\t2\t1\n6\t2\t10\n",
-        user_taggedartists__dat=head + "5\t1\t1\t1\t1\t2009\n6\t1\t2\t1\t1\t2009\n6\t2\t3\t1\t1\t2009\n",
-        user_taggedartists_2__dat=head
-        + "7\t1\t2\t1\t1\t2009\n8\t1\t1\t1\t1\t2009\n8\t1\t2\t1\t1\t2009\n7\t9\t1\t1\t1\t2009\n",
+        user_taggedartists__dat=parts[0],
+        user_taggedartists_2__dat=parts[1],
     )
-    (folder / "tags.dat").write_bytes("tagID\ttagValue\n1\tgothic\n2\tvisual kei\n3\tpop français\n".encode("latin-1"))
+    names = "tagID\ttagValue\n1\tgothic\n2\tvisual kei\n3\tpop français\n4\tmy concert\n"
+    (folder / "tags.dat").write_bytes(names.encode("latin-1"))
     return folder
 
 

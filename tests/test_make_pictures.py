@@ -54,3 +54,10 @@ def test_a_baseline_that_was_not_run_has_no_bar() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["popularity", "mtrec-edge"]
     assert [text.get_text() for text in axes.texts] == ["0.000", "0.200"]
     assert axes.get_xlim()[1] > 0.3
+
+
+def test_what_was_not_measured_is_not_drawn(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / make_pictures.RESULTS / "tiers.json").unlink()
+    assert make_pictures.main([]) == 0
+    assert "picture tiers: not yet measured, tiers.json does not exist" in capsys.readouterr().err
+    assert not (project / make_pictures.PICTURES / "tiers.svg").exists()

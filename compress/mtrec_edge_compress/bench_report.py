@@ -10,26 +10,24 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
+from mtrec_edge_compress.data.schema import HEADLINES, RANKED_HEADLINES
 from mtrec_edge_compress.evaluate import ERRORS
 from mtrec_edge_compress.page import PAGES, Section, Table
-from mtrec_edge_compress.pictures import INK, OURS, SECOND, THEIRS, picture, short
+from mtrec_edge_compress.pictures import INK, LONGEST, OURS, SECOND, THEIRS, picture
 from mtrec_edge_runtime.whole_file import write_whole
 
 Cell = Mapping[str, Any]
 Result = Mapping[str, Any]
-HEADLINES = ("ndcg@10", "rmse", "macro_f1", "span_f1", "auc")  # what stands for a task: the first that it has
+# what may stand for a task, in this order: a bundle states its metrics, not which of them is the headline
+STANDING = tuple(dict.fromkeys((*RANKED_HEADLINES, *(name for names in HEADLINES.values() for name in names))))
 START = ("process", "import", "load", "first_score")  # a cold start's parts, in the order of time
 MARKS = "os^Dv<>P"
+TOKENS = 32  # of the text whose time stands for a bundle; where none was measured, the nearest length
 
-PAGE = PAGES.from_string("""{% extends "frame" %}{% from "parts" import grid, gallery %}
+PAGE = PAGES.from_string("""{% extends "frame" %}{% from "parts" import grid, chapters %}
 {% block content %}
 {{ grid(facts, "facts") }}
-{% for section in sections %}
-<h2>{{ section.title }}</h2>
-{{ gallery(section.pictures) }}
-<p class="note">{{ section.text }}</p>
-{% for table in section.tables %}{{ grid(table) }}{% endfor %}
-{% endfor %}
+{{ chapters(sections) }}
 {% endblock %}
 """)
 
@@ -71,7 +69,8 @@ def _texts(result: Result) -> Section | None:
     for cell in _cells(result, "encode", batch=1):
         lines.setdefault(f"{cell['name']}, {cell['profile']}", {})[cell["tokens"]] = cell["phases"]["total"]
     for cell in _cells(result, "against"):
-        lines.setdefault(cell["against"], {})[cell["tokens"]] = cell["phases"]["against"]
+        name = f"{cell['against']} beside {cell['name']}" if len(result["bundles"]) > 1 else cell["against"]
+        lines.setdefault(name, {})[cell["tokens"]] = cell["phases"]["against"]
     if not lines:
         return None
     rows = [
@@ -85,7 +84,7 @@ def _texts(result: Result) -> Section | None:
             tokens = sorted(found)
             colour = OURS if name.endswith(", fast") else SECOND if name.endswith(", exact") else THEIRS
             axes.plot(tokens, [found[n]["p50"] for n in tokens], f"{MARKS[number % len(MARKS)]}-", color=colour,
-                      label=short(name), markersize=4)  # fmt: skip
+                      label=_label(name), markersize=4)  # fmt: skip
             axes.vlines(tokens, [found[n]["p50"] for n in tokens], [found[n]["p95"] for n in tokens], color=colour)
         axes.set(xlabel="tokens", ylabel="ms, p50 and up to p95", yscale="log")
         axes.set_xticks(sorted({tokens for found in lines.values() for tokens in found}))
@@ -103,11 +102,11 @@ def _texts(result: Result) -> Section | None:
 
 def _requests(result: Result) -> Section | None:
     """Show the time of one ranking."""
-    found = {
-        f"{cell['name']}, {cell['domain']}, {cell['candidates']:,}{' and a new text' if 'new' in phase else ''}": times
-        for cell in _cells(result, "rank", profile="fast")
-        for phase, times in cell["phases"].items()
-    }
+    found = {}
+    for cell in _cells(result, "rank", profile="fast"):
+        for phase, times in cell["phases"].items():
+            with_text = " and a new text" if "new" in phase else ""
+            found[f"{_label(cell['name'])}, {cell['domain']}, {cell['candidates']:,}{with_text}"] = times
     if not found:
         return None
     rows = [(name, *(f"{times[key]:.3f}" for key in ("p50", "p90", "p95", "p99"))) for name, times in found.items()]
@@ -118,7 +117,8 @@ def _requests(result: Result) -> Section | None:
         axes.barh(places, [times["p50"] for times in found.values()], color=OURS, height=0.66)
         for place, times in zip(places, found.values(), strict=True):
             axes.plot([times["p50"], times["p95"]], [place, place], color=INK, linewidth=1)
-        axes.set_yticks(places, [name.partition(", ")[2] for name in found], fontsize=7)
+        named = (name if len(result["bundles"]) > 1 else name.partition(", ")[2] for name in found)
+        axes.set_yticks(places, list(named), fontsize=7)
         axes.invert_yaxis()
         axes.set_xlabel("ms, p50 and up to p95")
 
@@ -140,7 +140,7 @@ def _starts(result: Result) -> Section | None:
             lengths = [phases[part]["p50"] for phases in found.values()]
             axes.barh(range(len(found)), lengths, left=begun, color=colour, height=0.6, label=part.replace("_", " "))
             begun = [start + length for start, length in zip(begun, lengths, strict=True)]
-        axes.set_yticks(range(len(found)), [short(name) for name in found])
+        axes.set_yticks(range(len(found)), [_label(name) for name in found])
         axes.invert_yaxis()
         axes.set_xlabel("ms, medians")
         axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -152,27 +152,31 @@ def _starts(result: Result) -> Section | None:
 
 
 def _quality(result: Result) -> Section | None:
-    """Show latency against quality, of several bundles that were judged on the same tasks."""
+    """Show latency against quality, of several bundles that were judged on one split."""
     bundles = {bundle["name"]: bundle for bundle in result["bundles"]}
-    times = {
-        cell["name"]: cell["phases"]["total"] for cell in _cells(result, "encode", batch=1, tokens=32, profile="fast")
-    }
-    if len(bundles) < 2 or set(times) != set(bundles):
+    if len(bundles) < 2:
         return None
+    cells = [cell for cell in _cells(result, "encode", batch=1, profile="fast") if cell["name"] in bundles]
+    measured = [{cell["tokens"] for cell in cells if cell["name"] == name} for name in bundles]
+    lengths = set.intersection(*measured)
     shares = quality_shares([bundle["quality"] for bundle in bundles.values()])
-    if not shares:
-        return None
+    if len(set(result["dataset"]["split_hash"].split())) > 1:
+        return Section("Latency against quality", "Not drawn: the bundles were judged on different splits.", ())
+    if not (lengths and shares):
+        return Section("Latency against quality", "Not drawn: no length or no task is common to the bundles.", ())
+    tokens = min(lengths, key=lambda length: abs(length - TOKENS))
+    times = {cell["name"]: cell["phases"]["total"]["p50"] for cell in cells if cell["tokens"] == tokens}
     rows = [
-        (name, f"{bundle['size_bytes'] / 1e6:.2f}", f"{times[name]['p50']:.3f}", f"{share:.1%}")
+        (name, f"{bundle['size_bytes'] / 1e6:.2f}", f"{times[name]:.3f}", f"{share:.1%}")
         for (name, bundle), share in zip(bundles.items(), shares, strict=True)
     ]
     largest = max(bundle["size_bytes"] for bundle in bundles.values())
 
     def draw(axes: Axes) -> None:
         for (name, bundle), share in zip(bundles.items(), shares, strict=True):
-            axes.scatter([times[name]["p50"]], [share], s=40 + 260 * bundle["size_bytes"] / largest, color=OURS)
-            axes.annotate(short(name), (times[name]["p50"], share), (11, 0), textcoords="offset points", va="center")
-        axes.set(xlabel="ms a text of 32 tokens, p50", ylabel="quality, the first bundle being 100 %")
+            axes.scatter([times[name]], [share], s=40 + 260 * bundle["size_bytes"] / largest, color=OURS)
+            axes.annotate(_label(name), (times[name], share), (11, 0), textcoords="offset points", va="center")
+        axes.set(xlabel=f"ms a text of {tokens} tokens, p50", ylabel="quality, the first bundle being 100 %")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
         axes.margins(x=0.3, y=0.2)
 
@@ -191,9 +195,14 @@ def quality_shares(qualities: Sequence[Mapping[str, Mapping[str, float]]]) -> li
     """
     ratios: list[list[float]] = []
     for task, first in qualities[0].items():
-        metric = next((name for name in HEADLINES if name in first), None)
+        metric = next((name for name in STANDING if name in first), None)
         values = [quality.get(task, {}).get(metric or "") for quality in qualities]
         known = [value for value in values if value]  # 0 has no ratio
         if len(known) == len(qualities):
             ratios.append([known[0] / value if metric in ERRORS else value / known[0] for value in known])
     return [sum(column) / len(column) for column in zip(*ratios, strict=True)]
+
+
+def _label(name: str) -> str:
+    """Return the end of a name that is too long for a picture: bundles of one name differ by their folders."""
+    return name if len(name) <= LONGEST else "…" + name[1 - LONGEST :]

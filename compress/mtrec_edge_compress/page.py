@@ -43,23 +43,24 @@ PARTS = """{% macro grid(table, kind="") %}<div class="table"><table class="{{ k
 {% macro gallery(pictures) %}<div class="pictures">
 {% for picture in pictures %}<figure>{{ picture | safe }}</figure>
 {% endfor %}</div>{% endmacro %}
-"""
-REPORT = """{% extends "frame" %}{% from "parts" import grid, gallery %}
-{% block content %}
-<div class="verdict{{ "" if report.certified else " missed" }}"><p><b>{{ report.verdict }}</b> {{ report.summary }}</p>
-{% if report.reasons %}<ul>{% for reason in report.reasons %}<li>{{ reason }}</li>{% endfor %}</ul>{% endif %}</div>
-{{ grid(report.facts, "facts") }}
-{% for section in report.sections %}
+{% macro chapters(sections) %}{% for section in sections %}
 <h2>{{ section.title }}</h2>
 {{ gallery(section.pictures) }}
 <p class="note">{{ section.text }}</p>
 {% for table in section.tables %}{{ grid(table) }}{% endfor %}
-{% endfor %}
+{% endfor %}{% endmacro %}
+"""
+REPORT = """{% extends "frame" %}{% from "parts" import grid, chapters %}
+{% block content %}
+<div class="verdict{{ "" if report.certified else " missed" }}"><p><b>{{ report.verdict }}</b> {{ report.summary }}</p>
+{% if report.reasons %}<ul>{% for reason in report.reasons %}<li>{{ reason }}</li>{% endfor %}</ul>{% endif %}</div>
+{{ grid(report.facts, "facts") }}
+{{ chapters(report.sections) }}
 {% if report.notes %}<h2>Notes</h2>
 <ul class="note">{% for note in report.notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endif %}
 {% endblock %}
 """
-# a template of its own begins with `{% extends "frame" %}{% from "parts" import grid, gallery %}`
+# a template of its own begins with `{% extends "frame" %}{% from "parts" import grid, gallery, chapters %}`
 PAGES = Environment(
     autoescape=True,
     loader=DictLoader({"frame": FRAME, "parts": PARTS, "report": REPORT}),

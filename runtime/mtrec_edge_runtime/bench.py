@@ -64,13 +64,15 @@ def bench(
     protocol = protocol or Protocol()
     manifests = {bundle: read_manifest(bundle) for bundle in bundles}
     result = new_result("bench", command=command, seeds=[0], dataset=_dataset(list(manifests.values())))
-    names = bundle_names(manifests)
+    names = told_apart({bundle: manifest.name for bundle, manifest in manifests.items()})
+    others = told_apart({path: path.name for path in against})
     result["bundles"] = [_about(bundle, manifest) | {"name": names[bundle]} for bundle, manifest in manifests.items()]
     cells: list[dict[str, Any]] = []
     for bundle, manifest in manifests.items():
         for cell in plan_cells(bundle, manifest, against=against, protocol=protocol):
             tell(describe(cell))
-            cells.append(_measure(cell, protocol) | {"name": names[bundle]})
+            beside = {"against": others[Path(cell.against)]} if cell.against else {}
+            cells.append(_measure(cell, protocol) | beside | {"name": names[bundle]})
         if start := _first_request(bundle, manifest):
             for profile in manifest.profiles:
                 tell(f"{names[bundle]}: cold start, {profile}")
@@ -80,13 +82,10 @@ def bench(
     return result
 
 
-def bundle_names(manifests: Mapping[Path, Manifest]) -> dict[Path, str]:
-    """Return what each bundle is called in the result: its name, where several have it with the folder as given."""
-    shared = Counter(manifest.name for manifest in manifests.values())
-    return {
-        path: manifest.name if shared[manifest.name] == 1 else f"{manifest.name} ({path})"
-        for path, manifest in manifests.items()
-    }
+def told_apart(names: Mapping[Path, str]) -> dict[Path, str]:
+    """Return what bundles or files are called in the result: their names, where several share one with the path."""
+    shared = Counter(names.values())
+    return {path: name if shared[name] == 1 else f"{name} ({path})" for path, name in names.items()}
 
 
 def write_bench(path: Path, result: Result) -> None:
@@ -100,7 +99,6 @@ def write_bench(path: Path, result: Result) -> None:
 def _measure(cell: Cell, protocol: Protocol) -> dict[str, Any]:
     """Measure a cell until its repeats agree, at most twice, and return the repeat with the middle p50."""
     about = {key: getattr(cell, key) for key in ("kind", "profile", "threads", "batch", "tokens", "domain")}
-    about |= {"against": Path(cell.against).name} if cell.against else {}
     if cell.kind == "memory":
         return about | _run_cell(cell)
     repeats = [_run_cell(cell) for _ in range(protocol.repeats)]

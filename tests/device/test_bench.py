@@ -2,13 +2,12 @@
 
 import gzip
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mtrec_edge_runtime.bench import bench, bundle_names, write_bench
+from mtrec_edge_runtime.bench import bench, told_apart, write_bench
 from mtrec_edge_runtime.bench_cell import text_of_length
 from mtrec_edge_runtime.bench_plan import QUICK, Protocol, plan_cells
 from mtrec_edge_runtime.errors import InputError, StageError
@@ -76,14 +75,9 @@ def test_the_grid_stops_at_what_the_bundle_accepts() -> None:
 
 
 def test_bundles_of_one_name_are_told_apart() -> None:
-    manifest = read_manifest(BUNDLE)
-    other = replace(manifest, name="other")
     old, new = Path("old/bundle"), Path("new/bundle")
-    assert bundle_names({old: manifest, new: other}) == {old: manifest.name, new: "other"}
-    assert bundle_names({old: manifest, new: manifest}) == {
-        old: f"{manifest.name} (old/bundle)",
-        new: f"{manifest.name} (new/bundle)",
-    }
+    assert told_apart({old: "one", new: "other"}) == {old: "one", new: "other"}
+    assert told_apart({old: "one", new: "one"}) == {old: "one (old/bundle)", new: "one (new/bundle)"}
 
 
 def test_lengths_that_no_bundle_reads_are_told() -> None:
