@@ -28,6 +28,7 @@ def install(bundle: str | Path, store: str | Path) -> Path:
 
     Every file's SHA-256 is compared with the manifest and the golden answers are asked for before the version counts; a
     version that is there and damaged is put right. Versions other than the new one and the one before are removed.
+    A signature of the manifest is no file of the bundle: it is checked before and not copied.
     Raises BundleError where the bundle is damaged or answers otherwise here, OSError where it cannot be written, and
     leaves the version in use.
     """
