@@ -36,7 +36,7 @@ def test_a_page_shows_texts_requests_and_starts_and_needs_nothing_else(tmp_path:
 
 @pytest.fixture
 def two(measured: Any) -> Any:
-    """The same bundle again under a name with markup, its ratings twice as bad, its texts of another length."""
+    """The same bundle again under a name with markup, its ratings twice as bad."""
     second = copy.deepcopy(measured)
     second["bundles"][0] |= {"name": "other<b>"}
     second["bundles"][0]["quality"]["movies.rating"]["rmse"] *= 2

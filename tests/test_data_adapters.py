@@ -105,7 +105,7 @@ def test_goodbooks_duplicates_are_dropped_and_counted(tmp_path: Path) -> None:
 def test_lastfm_keeps_the_top_tag_and_the_tags_of_listeners_out_of_the_text(tmp_path: Path) -> None:
     first, second = read(Adapter.LASTFM, tmp_path).items.iter_rows(named=True)
     assert (first["title"], first["tag"], first["tags"]) == ('MALICE "M" MIZER', "visual kei", ["gothic"])
-    assert (second["title"], second["tag"], second["tags"]) == ("Beyoncé", "pop français", None)
+    assert (second["title"], second["tag"], second["tags"]) == ("Beyoncé", "pop français", [])
 
 
 def test_lastfm_values_are_log_plays(tmp_path: Path) -> None:

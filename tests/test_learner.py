@@ -176,6 +176,10 @@ def test_label_scale_by_hand() -> None:
     rating, like = (label_scale(arrays, arrays.task(name)) for name in ("movies.rating", "movies.like"))
     assert rating.mean == pytest.approx(train.mean()) and rating.deviation == pytest.approx(train.std())
     assert like.mean == pytest.approx((train >= 4.0).mean())
+    genre = label_scale(arrays, arrays.task("movies.genre"))
+    labels = np.asarray(arrays.labels("movies.genre"))[arrays.item_fold == 0]
+    share = np.bincount(labels[labels >= 0]) / (labels >= 0).sum()
+    assert genre.entropy == pytest.approx(-(share * np.log(share)).sum())
 
 
 def test_the_best_constant_loses_one_on_skewed_classes() -> None:

@@ -13,7 +13,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentF
 from mtrec_edge_compress.data.schema import HEADLINES, RANKED_HEADLINES
 from mtrec_edge_compress.evaluate import ERRORS
 from mtrec_edge_compress.page import PAGES, Section, Table
-from mtrec_edge_compress.pictures import INK, LONGEST, OURS, SECOND, THEIRS, picture
+from mtrec_edge_compress.pictures import INK, LONGEST, MARKS, OURS, SECOND, THEIRS, picture
+from mtrec_edge_runtime.machine import in_words
 from mtrec_edge_runtime.whole_file import write_whole
 
 Cell = Mapping[str, Any]
@@ -21,7 +22,7 @@ Result = Mapping[str, Any]
 # what may stand for a task, in this order: a bundle states its metrics, not which of them is the headline
 STANDING = tuple(dict.fromkeys((*RANKED_HEADLINES, *(name for names in HEADLINES.values() for name in names))))
 START = ("process", "import", "load", "first_score")  # a cold start's parts, in the order of time
-MARKS = "os^Dv<>P"
+PERCENTILES = ("p50", "p90", "p95", "p99")
 TOKENS = 32  # of the text whose time stands for a bundle; where none was measured, the nearest length
 
 PAGE = PAGES.from_string("""{% extends "frame" %}{% from "parts" import grid, chapters %}
@@ -44,7 +45,7 @@ def _facts(result: Result) -> Table:
     machine = result["machine"]
     noisy = sum(bool(cell.get("noisy")) for cell in result["cells"])
     rows = [
-        ("Machine", f"{machine['cpu']}, {machine['cores']} cores ({', '.join(machine['flags'])})"),
+        ("Machine", in_words(machine)),
         ("Versions", ", ".join(f"{name} {version}" for name, version in machine["versions"].items())),
         ("Measured", f"{result['created']}, commit {result['commit'] or 'unknown'}"),
         ("Command", result["command"]),
@@ -74,7 +75,7 @@ def _texts(result: Result) -> Section | None:
     if not lines:
         return None
     rows = [
-        (name, str(tokens), *(f"{times[key]:.3f}" for key in ("p50", "p90", "p95", "p99")))
+        (name, str(tokens), *_percentiles(times))
         for name, found in lines.items()
         for tokens, times in sorted(found.items())
     ]
@@ -93,7 +94,7 @@ def _texts(result: Result) -> Section | None:
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
 
-    head = ("encoder", "tokens", "p50 ms", "p90", "p95", "p99")
+    head = ("encoder", "tokens", "p50 ms", *PERCENTILES[1:])
     text = "One text on one thread, tokenised and encoded; what stands beside a bundle is its graph alone."
     return Section(
         "One text", text, (Table(head, tuple(rows)),), (picture("One text, by its length", draw, (5.2, 3.6)),)
@@ -109,8 +110,8 @@ def _requests(result: Result) -> Section | None:
             found[f"{_label(cell['name'])}, {cell['domain']}, {cell['candidates']:,}{with_text}"] = times
     if not found:
         return None
-    rows = [(name, *(f"{times[key]:.3f}" for key in ("p50", "p90", "p95", "p99"))) for name, times in found.items()]
-    table = Table(("bundle, domain, candidates", "p50 ms", "p90", "p95", "p99"), tuple(rows))
+    rows = [(name, *_percentiles(times)) for name, times in found.items()]
+    table = Table(("bundle, domain, candidates", "p50 ms", *PERCENTILES[1:]), tuple(rows))
 
     def draw(axes: Axes) -> None:
         places = range(len(found))
@@ -201,6 +202,10 @@ def quality_shares(qualities: Sequence[Mapping[str, Mapping[str, float]]]) -> li
         if len(known) == len(qualities):
             ratios.append([known[0] / value if metric in ERRORS else value / known[0] for value in known])
     return [sum(column) / len(column) for column in zip(*ratios, strict=True)]
+
+
+def _percentiles(times: Mapping[str, float]) -> list[str]:
+    return [f"{times[key]:.3f}" for key in PERCENTILES]
 
 
 def _label(name: str) -> str:

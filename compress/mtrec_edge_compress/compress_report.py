@@ -20,6 +20,7 @@ from mtrec_edge_compress.compress_pictures import (
 )
 from mtrec_edge_compress.page import Report, Section, Table, text_bar, write_report
 from mtrec_edge_compress.verify import Verdict
+from mtrec_edge_runtime.machine import in_words
 
 SHIPPED = "int8_fast"  # the stage a device runs
 OF_TEACHER = ", catalogue=teacher"  # ends the name of a stage that is judged with the teacher's item vectors
@@ -106,7 +107,7 @@ def _facts(outcome: Outcome) -> Table:
             ("Seed", ", ".join(map(str, ledger["seeds"]))),
             ("Made", f"{ledger['created']}, commit {ledger['commit'] or 'unknown'}"),
             ("Command", ledger["command"]),
-            ("Machine", f"{machine['cpu']}, {machine['cores']} cores ({', '.join(machine['flags'])}); {versions}"),
+            ("Machine", f"{in_words(machine)}; {versions}"),
         ),
     )
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 # blue and orange are told apart by every kind of colour blindness, and in grey (Okabe and Ito, 2008)
 OURS, SECOND, THEIRS, INK = "#1b6ca8", "#e69f00", "#b7bec6", "#22262a"
+MARKS = "osD^v<>P"  # of lines that colour alone does not tell apart
 SIZE = (5.2, 3.0)  # inches of one picture
 LONGEST = 28  # characters of a name beside a picture
 WIDE = 10.6  # inches: as wide as two side by side

@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from mtrec_edge_compress.page import Report, Section, Table, write_report
-from mtrec_edge_compress.pictures import INK, OURS, SECOND, WIDE, picture, short
+from mtrec_edge_compress.pictures import INK, MARKS, OURS, SECOND, WIDE, picture, short
+from mtrec_edge_runtime.machine import in_words
 
 Tiers = Mapping[str, Mapping[str, Any]]
 FOLDS = {"seen": "texts the student learned from", "unseen": "texts the student never saw"}
@@ -70,7 +71,7 @@ def _facts(result: Mapping[str, Any]) -> Table:
             ("Seed", ", ".join(map(str, result["seeds"]))),
             ("Made", f"{result['created']}, commit {result['commit'] or 'unknown'}"),
             ("Command", result["command"]),
-            ("Machine", f"{machine['cpu']}, {machine['cores']} cores ({', '.join(machine['flags'])})"),
+            ("Machine", in_words(machine)),
         ),
     )
 
@@ -182,14 +183,13 @@ def _tasks(tiers: Tiers) -> list[Section]:
 
 
 def _task_picture(title: str, kept: Mapping[str, Mapping[str, float]], tasks: list[str]) -> str:
-    marks = "osD^v<>P"
 
     def draw(axes: Axes) -> None:
         axes.axvline(1, color=INK, linewidth=1)
         for number, (tier, shares) in enumerate(kept.items()):
             rows = [(shares[task], place) for place, task in enumerate(tasks) if task in shares]
             shade = 1 - 0.65 * number / max(len(kept) - 1, 1)  # told apart by mark and by darkness
-            mark = marks[number % len(marks)]
+            mark = MARKS[number % len(MARKS)]
             axes.plot([x for x, _ in rows], [y for _, y in rows], mark, color=OURS, alpha=shade, label=tier)
         axes.set_yticks(range(len(tasks)), [short(task) for task in tasks])
         axes.invert_yaxis()

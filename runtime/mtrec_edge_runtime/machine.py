@@ -7,11 +7,12 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 FLAGS = (
     "avx2",
@@ -68,6 +69,11 @@ def describe_machine() -> Machine:
         python=sys.version.split()[0],
         versions={name: found for name in PACKAGES if (found := _version(name))},
     )
+
+
+def in_words(machine: Mapping[str, Any]) -> str:
+    """Return a machine as a report names it: CPU, cores and instruction sets."""
+    return f"{machine['cpu']}, {machine['cores']} cores ({', '.join(machine['flags'])})"
 
 
 def usable_cores() -> int:

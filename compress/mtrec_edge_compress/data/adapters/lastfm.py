@@ -17,7 +17,6 @@ from mtrec_edge_runtime.tasks import Kind
 FILES = ("artists.dat", "user_artists.dat", "tags.dat", "user_taggedartists.dat")
 SECOND_PART = "user_taggedartists_2.dat"  # some copies split the assignments, each part with a header
 LABELS, TEXT_TAGS = 20, 5
-BY_COUNT = ("len", "overall", "tagValue")
 
 
 def read_lastfm(source: Path) -> Dataset:
@@ -61,15 +60,17 @@ def _artist_tags(source: Path) -> pl.DataFrame:
     assigned = assigned.join(names, on="tagID").with_columns(pl.len().over("tagValue").alias("overall"))
     labels = _by_count(assigned).group_by("artistID", maintain_order=True).agg(pl.col("tagValue").first().alias("tag"))
     listened = _read(source / "user_artists.dat", ["userID", "artistID"])
-    others = _by_count(assigned.join(listened, on=["userID", "artistID"], how="anti")).join(labels, on="artistID")
-    others = others.filter(pl.col("tagValue") != pl.col("tag")).sort(*BY_COUNT, descending=[True, True, False])
+    others = _by_count(assigned.join(listened, on=["userID", "artistID"], how="anti"))
+    others = others.join(labels, on="artistID", maintain_order="left").filter(pl.col("tagValue") != pl.col("tag"))
     texts = others.group_by("artistID", maintain_order=True).agg(pl.col("tagValue").head(TEXT_TAGS).alias("tags"))
-    return labels.join(texts, on="artistID", how="left", maintain_order="left")
+    return labels.join(texts, on="artistID", how="left", maintain_order="left").with_columns(
+        pl.col("tags").fill_null([])
+    )
 
 
 def _by_count(assigned: pl.DataFrame) -> pl.DataFrame:
     counted = assigned.group_by("artistID", "tagValue").agg(pl.len().alias("len"), pl.col("overall").first())
-    return counted.sort(*BY_COUNT, descending=[True, True, False])
+    return counted.sort("len", "overall", "tagValue", descending=[True, True, False])
 
 
 def _read(path: Path, columns: list[str], encoding: str = "utf-8") -> pl.DataFrame:
