@@ -2,14 +2,15 @@
 
 Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024; an update as large as AdamW's, so that
 its rate serves: Liu et al., Muon is scalable for LLM training, 2025. PyTorch has had one since 2.9, which works in bf16
-whatever the device; on a CPU without bf16 that takes three and a half times as long as this.
+whatever the device; on a CPU without bf16 that takes three and a half times as long as this. Processes that train
+together divide the matrices among them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 ITERATIONS = 5  # of Newton and Schulz
 COEFFICIENTS = (3.4445, -4.775, 2.0315)  # of the odd quintic that brings singular values near 1 fastest
@@ -28,16 +29,35 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Move every matrix that has a gradient."""
         for group in self.param_groups:
-            for matrix in group["params"]:
-                if matrix.grad is None:
-                    continue
-                state = self.state[matrix]
-                if not state:
-                    state["momentum"] = torch.zeros_like(matrix)
-                momentum = state["momentum"].mul_(MOMENTUM).add_(matrix.grad)
-                update = orthogonal(matrix.grad + MOMENTUM * momentum)
+            moving = [matrix for matrix in group["params"] if matrix.grad is not None]
+            updates = orthogonal_each([self._momentum(matrix, matrix.grad) for matrix in moving])
+            for matrix, update in zip(moving, updates, strict=True):
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
                 matrix.add_(update, alpha=-group["lr"] * ADAM_SCALE * max(matrix.shape) ** 0.5)
+
+    def _momentum(self, matrix: Tensor, gradient: Tensor) -> Tensor:
+        """Add the gradient to the matrix's momentum; return Nesterov's, one gradient ahead."""
+        state = self.state[matrix]
+        if not state:
+            state["momentum"] = torch.zeros_like(matrix)
+        momentum: Tensor = state["momentum"].mul_(MOMENTUM).add_(gradient)
+        return gradient + MOMENTUM * momentum
+
+
+def orthogonal_each(matrices: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return `orthogonal` of each matrix; of several processes each makes those of its turn, and all get the sum."""
+    processes = distributed.get_world_size() if distributed.is_initialized() else 1
+    if processes == 1 or not matrices:
+        return [orthogonal(matrix) for matrix in matrices]
+    mine = distributed.get_rank()
+    made = [
+        orthogonal(matrix) if turn % processes == mine else torch.zeros_like(matrix)
+        for turn, matrix in enumerate(matrices)
+    ]
+    together = torch.cat([update.flatten() for update in made])
+    distributed.all_reduce(together)
+    parts = torch.split(together, [matrix.numel() for matrix in matrices])
+    return [part.view_as(matrix) for part, matrix in zip(parts, matrices, strict=True)]
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
