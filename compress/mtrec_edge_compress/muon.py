@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from mtrec_edge_compress.losses import processes
+
 ITERATIONS = 5  # of Newton and Schulz
 COEFFICIENTS = (3.4445, -4.775, 2.0315)  # of the odd quintic that brings singular values near 1 fastest
 MOMENTUM = 0.95
@@ -46,12 +48,11 @@ class Muon(torch.optim.Optimizer):
 
 def orthogonal_each(matrices: Sequence[Tensor]) -> Sequence[Tensor]:
     """Return `orthogonal` of each matrix; of several processes each makes those of its turn, and all get the sum."""
-    processes = distributed.get_world_size() if distributed.is_initialized() else 1
-    if processes == 1 or not matrices:
+    if processes() == 1 or not matrices:
         return [orthogonal(matrix) for matrix in matrices]
     mine = distributed.get_rank()
     made = [
-        orthogonal(matrix) if turn % processes == mine else torch.zeros_like(matrix)
+        orthogonal(matrix) if turn % processes() == mine else torch.zeros_like(matrix)
         for turn, matrix in enumerate(matrices)
     ]
     together = torch.cat([update.flatten() for update in made])
